@@ -1,0 +1,39 @@
+"""Launcher of the dashboard: `streamlit run app.py` from any folder.
+
+The page script lies in `pages/ui/` and not here: beside a folder called `pages`, Streamlit would run a page without its
+frame whenever a fresh server is first opened by a deep link.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+import streamlit as st
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+
+ROOT = Path(__file__).resolve().parent
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+
+@asynccontextmanager
+async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
+    """Do the slow imports once and start the workers, before the first visitor comes."""
+    from pages.ui import service
+
+    await anyio.to_thread.run_sync(service.warm)
+    gc.collect()
+    gc.freeze()  # Streamlit collects after every script run; what never dies need not be looked at again
+    yield {}
+    service.close()
+
+
+app = st.App(str(ROOT / "pages" / "ui" / "main.py"), lifespan=lifespan,
+             routes=[Mount("/ui", app=StaticFiles(directory=str(ROOT / "assets" / "ui")), name="ui")])

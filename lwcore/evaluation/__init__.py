@@ -1,0 +1,7 @@
+"""Measuring on the exact bytes: accuracy, agreement, the paired test, latency in turns, sizes."""
+
+from lwcore.evaluation.measure import evaluate
+from lwcore.evaluation.remembered import Reference, reference
+from lwcore.evaluation.result import Changed, ClassRow, Confused, Evaluation
+
+__all__ = ["Changed", "ClassRow", "Confused", "Evaluation", "Reference", "evaluate", "reference"]

@@ -1,0 +1,128 @@
+"""`evaluate`: everything about one file on real samples, measured on its exact bytes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lwcore import runtime
+from lwcore.analysis.cost import cost
+from lwcore.answers import feed, logits
+from lwcore.errors import EvaluationError
+from lwcore.evaluation import accuracy, sizes
+from lwcore.evaluation.remembered import Reference
+from lwcore.evaluation.result import Evaluation
+from lwcore.model import Model
+from lwcore.progress import Progress, part, silent
+from lwcore.samples import SampleSet
+from lwcore.settings import SETTINGS
+from lwcore.timing import take_turns
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+LATENCY_SECONDS = 0.4  # for both models together; slower models get five rounds
+
+
+def evaluate(model: Model, samples: SampleSet, against: Model | None = None, progress: Progress = silent,
+             threads: int | None = None, latency: bool = True, reference: Reference | None = None) -> Evaluation:
+    """Measure a model on samples, and against the original it was made from.
+
+    Args:
+        model: the file to measure.
+        samples: pictures; without labels the measure is agreement with `against`.
+        against: the original; agreement, the paired test and the changed samples need it.
+        progress: called with the share done (0–1) and what is being done.
+        threads: of onnxruntime; `SETTINGS.threads` when None.
+        latency: also time one run of each, in turns (about 0.4 s).
+        reference: the original's answers from an earlier `lwcore.evaluation.reference`; used when they fit.
+
+    Raises:
+        EvaluationError: there are no samples, or outputs and labels do not fit together.
+        ModelError: a model cannot be run.
+    """
+    if not len(samples):
+        raise EvaluationError(f"Expected at least one sample in {samples.name!r}, found none.")
+    started = time.perf_counter()
+    threads = threads or SETTINGS.threads
+    known = reference if against and reference and reference.fits(against, samples) else None
+    with ThreadPoolExecutor(max_workers=1) as helper:  # gzip runs beside onnxruntime: zlib lets go of the interpreter
+        packed = helper.submit(_gzipped, model, against)
+        runner = runtime.session(model.data, threads)
+        original = runtime.session(against.data, threads) if against and (latency or not known) else None
+        before = known.logits if known else None
+        if against and original and before is None:
+            before = logits(original, against, samples, _share(part(progress, 0.0, 0.45), "Running the original"))
+        first = 0.45 if original and not known else 0.0
+        after = logits(runner, model, samples, _share(part(progress, first, 0.9), "Running the slimmed model"))
+        fields = _compared(after, before, samples, model.card.classes)
+        if latency:
+            progress(0.9, "Timing")
+            fields |= _latency(_one_run(model, runner, samples),
+                               _one_run(against, original, samples) if against and original else None)
+        fields |= _sizes(model, packed)
+    progress(1.0, "Measured")
+    return Evaluation(n=len(samples), threads=threads, latency_batch=runtime.batch_size(runner, 1), notes=_notes(after),
+                      seconds=time.perf_counter() - started, **fields)
+
+
+def _share(progress: Progress, message: str) -> Callable[[float], None]:
+    return lambda share: progress(share, message)
+
+
+def _compared(after: np.ndarray, before: np.ndarray | None, samples: SampleSet,
+              classes: tuple[str, ...]) -> dict[str, Any]:
+    if before is not None and before.shape != after.shape:
+        raise EvaluationError(f"Expected two models with the same classes, found {before.shape[1]} and "
+                              f"{after.shape[1]} outputs. Compare a model with the one it was made from.")
+    names = accuracy.class_names(classes, after.shape[1])
+    labels = accuracy.check_labels(samples, after.shape[1])
+    found = accuracy.answers(after)
+    fields: dict[str, Any] = {}
+    if labels is not None:
+        fields |= accuracy.top1(found, labels, after.shape[1], names)
+    if before is not None:
+        was = accuracy.answers(before)
+        fields |= accuracy.agreement(found, was) | accuracy.changed(after, before, samples, names)
+        if labels is not None:
+            fields |= accuracy.paired(found, was, labels, names)
+    return fields
+
+
+def _notes(after: np.ndarray) -> tuple[str, ...]:
+    lost = int(np.isnan(after).any(axis=1).sum())
+    if not lost:
+        return ()
+    return (f"{lost} of {len(after)} answers are not numbers: the values inside the model left the range of its number "
+            "format. They count as wrong.",)
+
+
+def _latency(mine: Callable[[], object], original: Callable[[], object] | None) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    taken = take_turns([mine, original] if original else [mine], LATENCY_SECONDS)
+    for prefix, found in zip(("latency", "reference_latency"), taken, strict=False):
+        fields |= {f"{prefix}_ms": found.median_ms, f"{prefix}_low_ms": found.low_ms,
+                   f"{prefix}_high_ms": found.high_ms}
+    return fields
+
+
+def _one_run(model: Model, runner: onnxruntime.InferenceSession, samples: SampleSet) -> Callable[[], object]:
+    array = feed(runner, model, samples, 0, 1)
+    return lambda: runtime.run(runner, array)
+
+
+def _gzipped(model: Model, against: Model | None) -> dict[str, int]:
+    found = {"gzip_bytes": sizes.gzip_bytes(model.data)}
+    if against is not None:
+        found |= {"reference_size_bytes": against.size_bytes, "reference_gzip_bytes": sizes.gzip_bytes(against.data)}
+    return found
+
+
+def _sizes(model: Model, packed: Future[dict[str, int]]) -> dict[str, Any]:
+    total = cost(model)
+    return {"size_bytes": model.size_bytes, "params": total.params, "macs": total.macs,
+            "nonzeros": sizes.nonzeros(model)} | packed.result()

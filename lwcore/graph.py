@@ -1,0 +1,259 @@
+"""`Graph`: the editable form of a model, with its constants as numpy arrays and every tensor's shape at batch 1."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from functools import wraps
+from typing import TypeVar
+
+import numpy as np
+import onnx
+from onnx import AttributeProto, NodeProto, helper, numpy_helper
+
+from lwcore.errors import ModelError
+from lwcore.model import Model
+
+Shape = tuple[int, ...]
+T = TypeVar("T")
+
+
+def per_model(maxsize: int = 16) -> Callable[[Callable[[Model], T]], Callable[[Model], T]]:
+    """Remember a pure function of a model by the model's fingerprint, least recently used out first."""
+
+    def decorate(function: Callable[[Model], T]) -> Callable[[Model], T]:
+        known: OrderedDict[str, T] = OrderedDict()
+
+        @wraps(function)
+        def remembered(model: Model) -> T:
+            key = model.fingerprint
+            if key not in known:
+                known[key] = function(model)
+            known.move_to_end(key)
+            while len(known) > maxsize:
+                known.popitem(last=False)
+            return known[key]
+
+        return remembered
+
+    return decorate
+
+
+class Graph:
+    """Nodes in topological order, constants by name, shapes and element types by tensor name.
+
+    Attributes:
+        nodes: the graph's operators; replace a node rather than change one that another graph may share.
+        constants: initializers as arrays.
+        shapes: concrete shape of every tensor, constants included, with the batch dimension as 1 where it is free.
+        types: `onnx.TensorProto` element type of every tensor that has a shape.
+        batched: names of the tensors whose first dimension is the free batch.
+        inputs, outputs: names.
+        opset: version of the default operator set.
+    """
+
+    def __init__(self, proto: onnx.ModelProto) -> None:
+        self._frame = _without_body(proto)
+        self.nodes: list[NodeProto] = list(proto.graph.node)
+        self.constants: dict[str, np.ndarray] = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
+        self.inputs = [i.name for i in proto.graph.input if i.name not in self.constants]
+        self.outputs = [o.name for o in proto.graph.output]
+        self.opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 1)
+        self.shapes: dict[str, Shape] = {name: tuple(a.shape) for name, a in self.constants.items()}
+        self.types: dict[str, int] = {t.name: t.data_type for t in proto.graph.initializer}
+        self.batched: set[str] = set()
+        for info in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
+            self._read_info(info)
+
+    @classmethod
+    def of(cls, model: Model) -> Graph:
+        """An own, editable copy; parsing is remembered, so this costs little."""
+        return _parsed(model).copy()
+
+    @staticmethod
+    def view(model: Model) -> Graph:
+        """The shared parsed graph: for reading only."""
+        return _parsed(model)
+
+    def copy(self) -> Graph:
+        """A copy that can be edited without touching this one (arrays and nodes are shared until replaced)."""
+        twin = copy.copy(self)
+        twin.nodes = list(self.nodes)
+        twin.constants, twin.shapes, twin.types = dict(self.constants), dict(self.shapes), dict(self.types)
+        twin.batched = set(self.batched)
+        return twin
+
+    def _read_info(self, info: onnx.ValueInfoProto) -> None:
+        tensor = info.type.tensor_type
+        if not info.type.HasField("tensor_type") or not tensor.HasField("shape") or info.name in self.constants:
+            return
+        dims = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
+        if dims and dims[0] is None:
+            dims[0] = 1
+            self.batched.add(info.name)
+        if None not in dims:
+            self.shapes[info.name] = tuple(int(d) for d in dims if d is not None)
+            self.types[info.name] = tensor.elem_type
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def shape(self, name: str) -> Shape:
+        """Concrete shape of a tensor; raises `ModelError` when it is unknown."""
+        try:
+            return self.shapes[name]
+        except KeyError:
+            raise ModelError(f"The shape of tensor {name!r} is not known; load the model with lwcore.load first.") from None
+
+    def declared_inputs(self) -> list[onnx.ValueInfoProto]:
+        """The inputs as the file declares them, free dimensions included."""
+        return list(self._frame.graph.input)
+
+    def consumers(self) -> dict[str, list[int]]:
+        """Tensor name → indexes of the nodes that read it (bodies of If and Loop included)."""
+        table: dict[str, list[int]] = {}
+        for index, node in enumerate(self.nodes):
+            for name in dict.fromkeys(reads(node)):
+                table.setdefault(name, []).append(index)
+        return table
+
+    def producers(self) -> dict[str, int]:
+        """Tensor name → index of the node that writes it."""
+        return {name: index for index, node in enumerate(self.nodes) for name in node.output if name}
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    def fresh(self, stem: str) -> str:
+        """A tensor name that is not yet taken."""
+        name, n = stem, 0
+        while name in self.shapes or name in self.constants:
+            n += 1
+            name = f"{stem}_{n}"
+        return name
+
+    def set_constant(self, name: str, array: np.ndarray) -> None:
+        """Add or replace an initializer."""
+        self.constants[name] = np.ascontiguousarray(array)
+        self.shapes[name] = tuple(array.shape)
+        self.types[name] = helper.np_dtype_to_tensor_dtype(array.dtype)
+
+    def drop_unused(self) -> None:
+        """Remove nodes whose results nobody reads, and constants nobody reads."""
+        needed = set(self.outputs)
+        kept: list[NodeProto] = []
+        for node in reversed(self.nodes):
+            if any(name in needed for name in node.output if name):
+                kept.append(node)
+                needed.update(reads(node))
+        self.nodes = kept[::-1]
+        self.constants = {name: array for name, array in self.constants.items() if name in needed}
+
+    def proto(self) -> onnx.ModelProto:
+        """The graph as an ONNX model, inner shapes included."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self._frame)
+        body = model.graph
+        body.node.extend(self.nodes)
+        body.initializer.extend(self._tensors())
+        body.value_info.extend(self._value_infos())
+        return model
+
+    def serialize(self) -> bytes:
+        """Deterministic bytes of the graph."""
+        return bytes(self.proto().SerializeToString(deterministic=True))
+
+    def _tensors(self) -> Iterator[onnx.TensorProto]:
+        for name, array in self.constants.items():
+            kind = self.types.get(name)
+            tensor = numpy_helper.from_array(array, name)
+            if kind is not None and tensor.data_type != kind:
+                raise ModelError(f"Constant {name!r} changed its element type from {kind} to {tensor.data_type}.")
+            yield tensor
+
+    def _value_infos(self) -> Iterator[onnx.ValueInfoProto]:
+        outside = {*self.inputs, *self.outputs}
+        for node in self.nodes:
+            for name in node.output:
+                if name and name in self.shapes and name not in outside:
+                    yield self.value_info(name)
+
+    def value_info(self, name: str) -> onnx.ValueInfoProto:
+        """Type and shape of a tensor, its batch dimension symbolic where it is free."""
+        dims: list[int | str] = list(self.shapes[name])
+        if name in self.batched:
+            dims[0] = "batch"
+        return helper.make_tensor_value_info(name, self.types[name], dims)
+
+    def subgraph(self, indexes: Iterable[int], inputs: Iterable[str], outputs: Iterable[str]) -> bytes:
+        """Serialized model of some of the nodes, reading `inputs` and giving `outputs`; constants come along."""
+        nodes = [self.nodes[i] for i in indexes]
+        names = {name for node in nodes for name in reads(node)}
+        tensors = [numpy_helper.from_array(self.constants[n], n) for n in sorted(names) if n in self.constants]
+        body = helper.make_graph(nodes, "part", [self._loose_info(n) for n in inputs],
+                                 [self._loose_info(n) for n in outputs], tensors)
+        model = onnx.ModelProto()
+        model.CopyFrom(self._frame)
+        model.graph.CopyFrom(body)
+        return bytes(model.SerializeToString(deterministic=True))
+
+    def _loose_info(self, name: str) -> onnx.ValueInfoProto:
+        rank = len(self.shape(name))
+        return helper.make_tensor_value_info(name, self.types[name], [None] * rank)
+
+
+def _without_body(proto: onnx.ModelProto) -> onnx.ModelProto:
+    frame = onnx.ModelProto()
+    frame.ir_version = proto.ir_version
+    frame.opset_import.extend(proto.opset_import)
+    frame.functions.extend(proto.functions)
+    frame.producer_name, frame.producer_version = proto.producer_name, proto.producer_version
+    frame.graph.name = proto.graph.name or "graph"
+    constants = {t.name for t in proto.graph.initializer}
+    frame.graph.input.extend(i for i in proto.graph.input if i.name not in constants)
+    frame.graph.output.extend(proto.graph.output)
+    return frame
+
+
+@per_model(maxsize=24)
+def _parsed(model: Model) -> Graph:
+    return Graph(model.proto)
+
+
+def reads(node: NodeProto) -> Iterator[str]:
+    """Names a node reads, those captured by the bodies of If, Loop and Scan included."""
+    yield from (name for name in node.input if name)
+    for attribute in node.attribute:
+        bodies = [attribute.g] if attribute.type == AttributeProto.GRAPH else list(attribute.graphs)
+        for body in bodies:
+            inner = {i.name for i in body.input} | {t.name for t in body.initializer}
+            for child in body.node:
+                yield from (name for name in reads(child) if name not in inner)
+                inner.update(child.output)
+
+
+def attributes(node: NodeProto) -> dict[str, object]:
+    """Attributes by name as plain Python values."""
+    return {a.name: helper.get_attribute_value(a) for a in node.attribute}
+
+
+def with_attributes(node: NodeProto, **values: object) -> NodeProto:
+    """A copy of the node with some attributes set."""
+    twin = NodeProto()
+    twin.CopyFrom(node)
+    for name in values:
+        for i, attribute in enumerate(twin.attribute):
+            if attribute.name == name:
+                del twin.attribute[i]
+                break
+    twin.attribute.extend(helper.make_attribute(name, value) for name, value in values.items())
+    return twin
+
+
+def with_input(node: NodeProto, position: int, name: str) -> NodeProto:
+    """A copy of the node that reads `name` at `position` (inputs in between are left empty)."""
+    twin = NodeProto()
+    twin.CopyFrom(node)
+    while len(twin.input) <= position:
+        twin.input.append("")
+    twin.input[position] = name
+    return twin

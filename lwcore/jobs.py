@@ -1,0 +1,439 @@
+"""`Jobs`: the queue of one web server. Submit a task, follow it, cancel it; it runs in a confined worker process.
+
+One thread owns the worker processes and their pipes; everybody else only reads and writes the tables under one lock.
+Equal work is done once: a task that runs already is shared, one that was finished before is answered from the store.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+import secrets
+import selectors
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from lwcore.errors import JobError, LwcoreError
+from lwcore.parents import WarmParent
+from lwcore.sandbox import Limits
+from lwcore.settings import SETTINGS, Settings
+from lwcore.store import Store, digest
+from lwcore.tasks import TASKS, Task, versions
+from lwcore.worker import RESULT_BYTES
+
+State = Literal["queued", "running", "done", "failed", "cancelled"]
+QUEUE = 200  # waiting jobs; more would wait longer than anybody does
+HISTORY = 400  # finished jobs that can still be asked about
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobStatus:
+    """Where a job stands.
+
+    Attributes:
+        position: jobs ahead of it in the queue; 0 when it runs or is next.
+        progress: share done, 0–1.
+        error, error_kind: why it failed, in a plain sentence, and the error's class (`JobError`: crash or limit).
+        cached: the answer was known before.
+        seconds: since it started running, or how long it took.
+    """
+
+    job_id: str
+    task: str
+    state: State
+    progress: float = 0.0
+    message: str = ""
+    position: int = 0
+    result: dict[str, Any] | None = None
+    error: str | None = None
+    error_kind: str = ""
+    cached: bool = False
+    seconds: float = 0.0
+
+    @property
+    def finished(self) -> bool:
+        """Done, failed or cancelled: it will not change any more."""
+        return self.state in ("done", "failed", "cancelled")
+
+
+@dataclass(eq=False)
+class _Run:
+    """One piece of work, however many people asked for it."""
+
+    key: str
+    task: Task
+    arguments: dict[str, Any]
+    limits: Limits
+    state: State = "queued"
+    progress: float = 0.0
+    message: str = ""
+    result: dict[str, Any] | None = None
+    error: str | None = None
+    error_kind: str = ""
+    cached: bool = False
+    name: str = field(default_factory=lambda: secrets.token_hex(8))
+    tickets: set[str] = field(default_factory=set)
+    parent: WarmParent | None = None
+    pipe: int = -1
+    buffer: bytearray = field(default_factory=bytearray)
+    started: float = 0.0
+    ended: float = 0.0
+
+    @property
+    def finished(self) -> bool:
+        return self.state in ("done", "failed", "cancelled")
+
+
+@dataclass
+class _Ticket:
+    run: _Run
+    owner: str
+    cancelled: bool = False
+
+
+class Jobs:
+    """The jobs of one web server; every method may be called from any thread.
+
+    Args:
+        settings: limits and places.
+        store: where models, samples and results are; under `settings.home` when None.
+        modules: further modules with tasks that the workers import.
+    """
+
+    def __init__(self, settings: Settings = SETTINGS, store: Store | None = None, modules: Sequence[str] = ()) -> None:
+        self.settings = settings
+        self.store = store or Store(settings.home)
+        self._modules = tuple(modules)
+        self._changed = threading.Condition()
+        self._tickets: OrderedDict[str, _Ticket] = OrderedDict()
+        self._queue: deque[_Run] = deque()
+        self._running: dict[str, _Run] = {}
+        self._by_key: dict[str, _Run] = {}
+        self._wanted: set[str] = set()
+        self._to_kill: list[_Run] = []
+        self._parents: dict[str, WarmParent] = {}
+        self._closing = False
+        self._thread: threading.Thread | None = None
+        self._selector = selectors.DefaultSelector()
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_write, False)
+        self._selector.register(self._wake_read, selectors.EVENT_READ, self._woken)
+
+    # -- for everybody -------------------------------------------------------------------------------------------
+
+    def warm(self, *kinds: str) -> None:
+        """Start the warm parents (both kinds unless named) in the background."""
+        with self._changed:
+            self._wanted.update(kinds or ("onnx", "torch"))
+        self._wake()
+
+    def submit(self, task: str, arguments: Mapping[str, Any], owner: str = "") -> str:
+        """Ask for a task; returns a job id at once.
+
+        Args:
+            task: a name in `lwcore.tasks.TASKS`.
+            arguments: plain JSON data; models and samples by fingerprint or built-in id.
+            owner: who asks, say a session id; asking twice for the same running work gives the same job.
+
+        Raises:
+            UnknownName: no such task.
+            JobError: the queue is full, or the arguments are no JSON.
+        """
+        entry = TASKS[task]
+        try:
+            text = json.dumps(dict(arguments), sort_keys=True)
+        except (TypeError, ValueError) as error:
+            raise JobError(f"Task {task!r}: expected arguments of plain JSON data; {error}.") from None
+        key = digest(task.encode(), text.encode(), versions().encode())
+        known = self.store.get_result(key)
+        with self._changed:
+            run = self._by_key.get(key)
+            if run is None:
+                run = self._new_run(key, entry, json.loads(text), known)
+            job_id = next((t for t in run.tickets if not run.finished and self._tickets[t].owner == owner), None)
+            if job_id is None:
+                job_id = secrets.token_urlsafe(12)
+                run.tickets.add(job_id)
+                self._tickets[job_id] = _Ticket(run=run, owner=owner)
+                self._forget_old()
+        self._wake()
+        return job_id
+
+    def status(self, job_id: str) -> JobStatus:
+        """Where a job stands; a job that nobody knows (any more) counts as failed, with a sentence that says so."""
+        with self._changed:
+            return self._status(job_id)
+
+    def wait(self, job_id: str, timeout: float | None = None) -> JobStatus:
+        """Sleep until a job has finished, or `timeout` seconds have passed; returns where it stands then."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._status(job_id).finished, timeout)
+            return self._status(job_id)
+
+    def cancel(self, job_id: str) -> None:
+        """Give a job up; its process group ends at once unless somebody else waits for the same work."""
+        with self._changed:
+            ticket = self._tickets.get(job_id)
+            if ticket is None or ticket.cancelled or ticket.run.finished:
+                return
+            ticket.cancelled = True
+            ticket.run.tickets.discard(job_id)
+            if not ticket.run.tickets:
+                self._finish(ticket.run, "cancelled")
+            self._changed.notify_all()
+        self._wake()
+
+    def close(self) -> None:
+        """End all jobs and workers."""
+        with self._changed:
+            self._closing = True
+            for run in [*self._running.values(), *self._queue]:
+                self._finish(run, "cancelled")
+            self._changed.notify_all()
+            thread = self._thread
+        self._wake()
+        if thread is not None:
+            thread.join(timeout=5.0)
+
+    # -- tables (under the lock) ---------------------------------------------------------------------------------
+
+    def _new_run(self, key: str, task: Task, arguments: dict[str, Any], known: dict[str, Any] | None) -> _Run:
+        run = _Run(key=key, task=task, arguments=arguments, limits=self._limits(task))
+        if known is not None:
+            run.state, run.result, run.progress, run.cached = "done", known, 1.0, True
+            return run
+        if len(self._queue) >= QUEUE:
+            raise JobError(f"{QUEUE} jobs are waiting already. Try again in a few minutes.")
+        if self._closing:
+            raise JobError("The server is being stopped. Try again in a minute.")
+        self._queue.append(run)
+        self._by_key[key] = run
+        return run
+
+    def _limits(self, task: Task) -> Limits:
+        settings = self.settings
+        seconds = settings.parse_seconds if task.untrusted else settings.job_seconds
+        memory = settings.parse_memory_mb if task.untrusted else settings.job_memory_mb
+        return Limits(seconds=seconds, memory_mb=memory, network=task.network)
+
+    def _status(self, job_id: str) -> JobStatus:
+        ticket = self._tickets.get(job_id)
+        if ticket is None:
+            return JobStatus(job_id=job_id, task="", state="failed", error_kind="JobError",
+                             error="This job is not known (any more); the server may have been restarted. Start it again.")
+        run = ticket.run
+        if ticket.cancelled:
+            return JobStatus(job_id=job_id, task=run.task.name, state="cancelled")
+        position = self._queue.index(run) if run.state == "queued" and run in self._queue else 0
+        seconds = (run.ended or time.monotonic()) - run.started if run.started else 0.0
+        return JobStatus(job_id=job_id, task=run.task.name, state=run.state, progress=run.progress, message=run.message,
+                         position=position, result=run.result, error=run.error, error_kind=run.error_kind,
+                         cached=run.cached, seconds=seconds)
+
+    def _forget_old(self) -> None:
+        surplus = len(self._tickets) - HISTORY
+        if surplus > 0:
+            old = [job_id for job_id, t in self._tickets.items() if t.cancelled or t.run.finished]
+            for job_id in old[:surplus]:
+                del self._tickets[job_id]
+
+    def _finish(self, run: _Run, state: State, **fields: Any) -> None:
+        """Write a run's end into the tables; its process, if there is one, is the thread's to end."""
+        if run.finished:
+            return
+        if run.state == "queued" and run in self._queue:
+            self._queue.remove(run)
+        elif run.pipe >= 0:
+            self._to_kill.append(run)
+        run.state, run.ended = state, time.monotonic()
+        for name, value in fields.items():
+            setattr(run, name, value)
+        self._running.pop(run.name, None)
+        self._by_key.pop(run.key, None)
+        self._changed.notify_all()
+
+    def _fail(self, run: _Run, text: str, kind: str = "JobError") -> None:
+        self._finish(run, "failed", error=text, error_kind=kind)
+
+    # -- the thread ----------------------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        with self._changed:
+            if self._thread is None and not self._closing and (self._queue or self._wanted):
+                self._thread = threading.Thread(target=self._serve, name="lwcore-jobs", daemon=True)
+                self._thread.start()
+        try:
+            os.write(self._wake_write, b".")
+        except BlockingIOError:
+            return  # it is full of wake-ups already
+
+    def _woken(self) -> None:
+        os.read(self._wake_read, 4096)
+
+    def _serve(self) -> None:
+        while not self._closing:
+            self._start_parents()
+            self._start_runs()
+            self._end_killed()
+            for key, _ in self._selector.select(self._patience()):
+                key.data()
+            self._end_late()
+        self._end_killed()
+        for parent in self._parents.values():
+            parent.close()
+
+    def _patience(self) -> float | None:
+        with self._changed:
+            ends = [run.started + run.limits.seconds for run in self._running.values()]
+        return max(0.0, min(ends) - time.monotonic()) + 0.01 if ends else None
+
+    def _start_parents(self) -> None:
+        with self._changed:
+            missing = (self._wanted | {run.task.kind for run in self._queue}) - self._parents.keys()
+            self._wanted.clear()
+        for kind in sorted(missing):
+            parent = WarmParent(kind, self.settings, self._modules)
+            self._parents[kind] = parent
+            self._selector.register(parent.socket, selectors.EVENT_READ, lambda p=parent: self._hear(p))
+
+    def _start_runs(self) -> None:
+        """First come, first served; a job whose worker still imports its libraries lets others pass."""
+        with self._changed:
+            free = self.settings.slots - len(self._running)
+            ready = [run for run in self._queue if self._is_ready(run.task.kind)][: max(0, free)]
+            for run in ready:
+                self._queue.remove(run)
+                self._start(run, self._parents[run.task.kind])
+            if ready:
+                self._changed.notify_all()
+
+    def _is_ready(self, kind: str) -> bool:
+        return kind in self._parents and self._parents[kind].ready
+
+    def _start(self, run: _Run, parent: WarmParent) -> None:
+        try:
+            run.pipe = parent.fork(run.name, run.task.name, run.arguments, run.limits.to_json())
+        except JobError as error:
+            run.state = "running"
+            self._fail(run, str(error))
+            return
+        run.state, run.parent, run.started = "running", parent, time.monotonic()
+        self._running[run.name] = run
+        self._selector.register(run.pipe, selectors.EVENT_READ, lambda: self._read(run))
+
+    def _hear(self, parent: WarmParent) -> None:
+        message = parent.hear()
+        with self._changed:
+            if message is None:
+                self._lose(parent)
+            elif "ready" in message:
+                parent.ready = True
+            elif "run" in message and message["run"] in self._running:
+                run = self._running[message["run"]]
+                self._read_lines(run)  # its last line may still be on the way
+                self._fail(run, _cause_of_death(message["status"], run.limits))
+
+    def _lose(self, parent: WarmParent) -> None:
+        self._selector.unregister(parent.socket)
+        parent.close()
+        del self._parents[parent.kind]
+        text = f"The {parent.kind} worker process ended unexpectedly. It will be started again with the next job."
+        if not parent.ready:
+            text = f"The {parent.kind} worker process could not be started; the server's log says why."
+        lost = [run for run in self._running.values() if run.parent is parent]
+        for run in lost + [run for run in self._queue if run.task.kind == parent.kind and not parent.ready]:
+            self._fail(run, text)
+
+    def _read(self, run: _Run) -> None:
+        with self._changed:
+            self._read_lines(run)
+
+    def _read_lines(self, run: _Run) -> None:
+        while run.pipe >= 0 and not run.finished:
+            try:
+                data = os.read(run.pipe, 1 << 18)
+            except BlockingIOError:
+                return
+            if not data:  # the child has ended; its parent says how
+                self._selector.unregister(run.pipe)
+                os.close(run.pipe)
+                run.pipe = -1
+                return
+            run.buffer += data
+            *lines, rest = run.buffer.split(b"\n")
+            run.buffer = bytearray(rest)
+            if len(run.buffer) > RESULT_BYTES:
+                self._fail(run, f"Expected a result of at most {RESULT_BYTES} bytes, found more.")
+            for line in lines:
+                self._line(run, line)
+
+    def _line(self, run: _Run, line: bytes | bytearray) -> None:
+        if run.finished:
+            return
+        try:
+            message = json.loads(codecs.decode(line, "utf-8"))
+            self._take(run, message)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            self._fail(run, "The worker process sent something that is not a result. Try again.")
+
+    def _take(self, run: _Run, message: dict[str, Any]) -> None:
+        if "done" in message:
+            self._finish(run, "done", result=dict(message["done"]), progress=1.0)
+        elif "failed" in message:
+            self._fail(run, str(message["failed"]), str(message.get("kind", "JobError")))
+        elif "memory" in message:
+            self._fail(run, _too_much_memory(run.limits))
+        else:
+            run.progress, run.message = float(message["progress"]), str(message["message"])[:300]
+            self._changed.notify_all()
+
+    def _end_late(self) -> None:
+        now = time.monotonic()
+        with self._changed:
+            for run in list(self._running.values()):
+                if now - run.started >= run.limits.seconds:
+                    self._fail(run, f"The job took longer than {run.limits.seconds} seconds and was stopped. Use fewer "
+                                    "samples or a smaller model, or raise the limit in the server's settings.")
+
+    def _end_killed(self) -> None:
+        """After a run's end, whatever its kind: close its pipe, end its processes, keep its result."""
+        with self._changed:
+            runs, self._to_kill = self._to_kill, []
+        for run in runs:
+            if run.pipe >= 0:
+                self._selector.unregister(run.pipe)
+                os.close(run.pipe)
+                run.pipe = -1
+            if run.parent is not None and self._parents.get(run.parent.kind) is run.parent:
+                run.parent.kill(run.name)
+            run.buffer.clear()
+            if run.state == "done" and run.result is not None:
+                self._keep(run, run.result)
+
+    def _keep(self, run: _Run, result: dict[str, Any]) -> None:
+        try:
+            self.store.put_result(run.key, result)
+        except (OSError, LwcoreError, ValueError):  # a full disk costs the next asker a run, not this one the answer
+            run.message = "The result could not be kept."
+
+
+def _too_much_memory(limits: Limits) -> str:
+    return (f"The job needed more than {limits.memory_mb} MB of memory and was stopped. Use a smaller model or fewer "
+            "samples, or raise the limit in the server's settings.")
+
+
+def _cause_of_death(status: int, limits: Limits) -> str:
+    """Why a child ended without an answer; negative numbers are signals."""
+    if status == -9:
+        return "The job was ended by the system, most likely for want of memory. Use a smaller model or fewer samples."
+    if status == -24:
+        return f"The job used more processor time than {limits.seconds} seconds on every core and was stopped."
+    if status < 0:
+        return (f"The job crashed (signal {-status}). A file that does this is damaged or not meant for this reader; "
+                "export it again.")
+    return f"The job ended without an answer (exit code {status}); the server's log says why."

@@ -1,0 +1,141 @@
+"""`Model`: one immutable ONNX file, and the card that says how to feed it and how to read its answer."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import onnx
+
+from lwcore.errors import ModelError
+
+Layout = Literal["NCHW", "NHWC"]
+Color = Literal["rgb", "gray"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSpec:
+    """How a picture becomes the model's input.
+
+    The shorter side is resized to `resize` pixels (or the picture straight to `size` when `resize` is None), the centre
+    is cropped to `size`, values are scaled to 0..1, then `(value - mean) / std` per colour channel.
+    """
+
+    size: tuple[int, int] = (224, 224)
+    layout: Layout = "NCHW"
+    color: Color = "rgb"
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    resize: int | None = None
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+    @property
+    def channels(self) -> int:
+        """3 for colour, 1 for grey."""
+        return 3 if self.color == "rgb" else 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What is known about a model beside its graph; every field has a default because uploads know little."""
+
+    name: str = "model"
+    family: str = ""
+    task: str = "image-classification"
+    description: str = ""
+    input: InputSpec = field(default_factory=InputSpec)
+    classes: tuple[str, ...] = ()
+    data: str = ""
+    licence: str = ""
+    source: str = ""
+    accuracy: Mapping[str, Any] | None = None
+    random_weights: bool = False
+    sample_sets: tuple[str, ...] = ()
+    calibration: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for a file; `from_json` reads it back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], base: Card | None = None) -> Card:
+        """Read a card; fields that are left out keep the value of `base`; unknown fields are ignored.
+
+        Raises:
+            ModelError: a field has a value that cannot be used; the message names the field.
+        """
+        base = base or cls()
+        known = {f.name for f in dataclasses.fields(cls)} - {"input"}
+        values = {key: value for key, value in data.items() if key in known}
+        for key in ("classes", "sample_sets"):
+            if key in values:
+                values[key] = tuple(str(item) for item in values[key])
+        return dataclasses.replace(base, **values, input=_input_from_json(data.get("input") or {}, base.input))
+
+
+def _input_from_json(data: Mapping[str, Any], base: InputSpec) -> InputSpec:
+    values = {f.name: data[f.name] for f in dataclasses.fields(InputSpec) if f.name in data}
+    try:
+        if "size" in values:
+            height, width = values["size"]
+            values["size"] = (int(height), int(width))
+        for key in ("mean", "std"):
+            if key in values:
+                values[key] = tuple(float(v) for v in values[key])
+        spec = dataclasses.replace(base, **values)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"card.input: expected size [height, width] and numbers for mean and std; {error}.") from None
+    return _checked(spec)
+
+
+def _checked(spec: InputSpec) -> InputSpec:
+    for name, choices in (("layout", ("NCHW", "NHWC")), ("color", ("rgb", "gray")),
+                          ("interpolation", ("bilinear", "bicubic"))):
+        if getattr(spec, name) not in choices:
+            raise ModelError(f"card.input.{name}: expected {' or '.join(choices)}, found {getattr(spec, name)!r}.")
+    for name in ("mean", "std"):
+        values = getattr(spec, name)
+        if len(values) == 1:
+            values = values * spec.channels
+        if len(values) != spec.channels:
+            raise ModelError(f"card.input.{name}: expected {spec.channels} numbers, found {len(values)}.")
+        spec = dataclasses.replace(spec, **{name: values})
+    if min(spec.size) < 1 or min(spec.std) <= 0:
+        raise ModelError("card.input: expected a size and std above zero.")
+    return spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """An ONNX graph as bytes (exactly what a person downloads) with its card; never changed, only replaced.
+
+    `lwcore.load` makes one; `notes` says in plain words what was done to the file while reading it.
+    """
+
+    data: bytes
+    card: Card = field(default_factory=Card)
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the bytes, hexadecimal; the key of every cache."""
+        return hashlib.sha256(self.data).hexdigest()
+
+    @cached_property
+    def proto(self) -> onnx.ModelProto:
+        """The parsed file. Shared between callers: read it, never write it (`lwcore.graph.Graph` makes copies)."""
+        return onnx.load_model_from_string(self.data)
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the file."""
+        return len(self.data)
+
+    def card_json(self) -> str:
+        """The card as text, as it is written beside a downloaded file."""
+        return json.dumps(self.card.to_json(), indent=2, ensure_ascii=False)

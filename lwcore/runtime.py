@@ -1,0 +1,68 @@
+"""onnxruntime sessions: made from bytes (never from a path), with thread counts set on purpose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lwcore.errors import ModelError
+from lwcore.settings import SETTINGS
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+BATCH = 128  # large enough to amortise a call, small enough that activations stay in the cache of a small machine
+
+
+def session(data: bytes, threads: int | None = None, optimise: bool = True) -> onnxruntime.InferenceSession:
+    """An onnxruntime CPU session.
+
+    Args:
+        data: a serialized ONNX model.
+        threads: intra-op threads; `SETTINGS.threads` when None.
+        optimise: False keeps the graph as written (needed when every inner tensor is asked for).
+
+    Raises:
+        ModelError: onnxruntime refuses the graph.
+    """
+    import onnxruntime as ort  # late: a second of import that reading a recipe or listing models does not need
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or SETTINGS.threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    # Spinning threads starve the other processes of a small machine for no gain at these model sizes.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if not optimise:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # a foreign parser raises whatever it likes, UnicodeDecodeError included
+        raise ModelError(f"Expected a model that onnxruntime can run; it refused this one: {_first_line(error)}") from None
+
+
+def run(runner: onnxruntime.InferenceSession, array: np.ndarray, outputs: Sequence[str] | None = None) -> list[np.ndarray]:
+    """Run one batch through the only input; raises `ModelError` when the run fails."""
+    try:
+        return list(runner.run(list(outputs) if outputs else None, {runner.get_inputs()[0].name: array}))
+    except Exception as error:
+        raise ModelError(f"The model could not be run on input of shape {array.shape}: {_first_line(error)}") from None
+
+
+def batch_size(runner: onnxruntime.InferenceSession, wanted: int = BATCH) -> int:
+    """`wanted`, or the model's own batch size when its file fixes one."""
+    first = runner.get_inputs()[0].shape[0]
+    return first if isinstance(first, int) and first > 0 else wanted
+
+
+def batches(count: int, size: int) -> Iterator[tuple[int, int]]:
+    """Start and stop of every batch of `size` in `count` samples; the last one may be shorter."""
+    for start in range(0, count, size):
+        yield start, min(count, start + size)
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return (text[0] if text else type(error).__name__)[:300]

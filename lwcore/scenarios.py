@@ -1,0 +1,94 @@
+"""Scenarios: what was tried and what it measured; append-only, so that every number on a page can be gone back to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lwcore.analysis.cost import Cost
+from lwcore.evaluation.result import Evaluation
+from lwcore.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One measured attempt.
+
+    Attributes:
+        number: place in the log, from 0; set by `Log.add`.
+        model: reference of the original (built-in id or fingerprint in the store).
+        samples: reference of the sample set that it was measured on.
+        slimmed: fingerprint of the slimmed model in the store.
+    """
+
+    number: int = 0
+    model: str
+    samples: str
+    recipe: Recipe
+    slimmed: str
+    before: Cost
+    after: Cost
+    evaluation: Evaluation
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def from_result(cls, model: str, samples: str, result: Mapping[str, Any]) -> Attempt:
+        """Read what the task `measure` returned."""
+        return cls(model=model, samples=samples, recipe=Recipe.from_json(result["recipe"]), slimmed=result["model"],
+                   before=Cost(**result["before"]), after=Cost(**result["after"]), seconds=result["seconds"],
+                   evaluation=Evaluation.from_json(result["evaluation"]), notes=tuple(result["notes"]))
+
+    @property
+    def quality(self) -> float:
+        """What is plotted upwards, 0–1: top-1 accuracy, or agreement with the original where there are no labels."""
+        return quality(self.evaluation)
+
+    @property
+    def is_original(self) -> bool:
+        """True when nothing was done to the model."""
+        return not self.recipe.steps
+
+
+def quality(evaluation: Evaluation) -> float:
+    """Top-1 accuracy, or agreement with the original where there are no labels; 0–1."""
+    if evaluation.top1 is not None:
+        return evaluation.top1
+    return 1.0 if evaluation.agreement is None else evaluation.agreement
+
+
+@dataclass(frozen=True)
+class Log:
+    """The attempts of a session in the order in which they were measured; adding returns a new log."""
+
+    attempts: tuple[Attempt, ...] = ()
+
+    def add(self, attempt: Attempt) -> Log:
+        """A log with one more attempt; an attempt that is known already is not added twice."""
+        if self.find(attempt.model, attempt.samples, attempt.recipe):
+            return self
+        return Log((*self.attempts, replace(attempt, number=len(self.attempts))))
+
+    def find(self, model: str, samples: str, recipe: Recipe) -> Attempt | None:
+        """The attempt with exactly this model, samples and recipe, or None."""
+        known = (a for a in self.attempts if (a.model, a.samples, a.recipe) == (model, samples, recipe))
+        return next(known, None)
+
+    def of(self, model: str, samples: str) -> tuple[Attempt, ...]:
+        """The attempts that can be compared: same model, same samples."""
+        return tuple(a for a in self.attempts if (a.model, a.samples) == (model, samples))
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> tuple[int, ...]:
+    """Indexes of the points that no other beats: no other costs (x) at most as much and is worth (y) more.
+
+    In the order of rising cost; of equal points the first.
+    """
+    front: list[int] = []
+    best = float("-inf")
+    for index in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1], i)):
+        if points[index][1] > best:
+            front.append(index)
+            best = points[index][1]
+    return tuple(front)

@@ -1,0 +1,138 @@
+"""Allocation: how much the answer moves when one group is slimmed, and a budget shared out by it."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lwcore.analysis.coupling import Coupling, Group, couple
+from lwcore.analysis.cost import Cost
+from lwcore.analysis.statistics import Moments, feed
+from lwcore.graph import Graph
+from lwcore.model import Model
+from lwcore.progress import Progress, silent
+from lwcore.recipe import Budget
+from lwcore.runtime import run, session
+from lwcore.samples import SampleSet
+from lwcore.slimming.compensate import Cut, gather_moments, one_shot
+from lwcore.slimming.criteria import Evidence, scores
+from lwcore.slimming.rewrite import cut, price
+
+AMOUNTS = (0.0, 0.25, 0.5, 0.75)
+SAMPLES = 128  # the outputs' mean squared change settles long before accuracy does
+CRITERION = "l2"  # which channels go matters less here than how many, and norms need no statistics of their own
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sensitivity:
+    """Measured harm of slimming each group alone.
+
+    Attributes:
+        harm: group name → mean squared change of the outputs, relative to their own power, at each of `AMOUNTS`.
+        samples: how many calibration samples it was measured on.
+    """
+
+    harm: Mapping[str, tuple[float, ...]]
+    samples: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"amounts": list(AMOUNTS), "harm": {k: list(v) for k, v in self.harm.items()}, "samples": self.samples}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Sensitivity:
+        """Read what `to_json` wrote."""
+        return cls(harm={k: tuple(v) for k, v in data["harm"].items()}, samples=int(data["samples"]))
+
+    def at(self, group: str, amount: float) -> float:
+        """Harm at any amount: linear between the measured ones, and on past the last; never falling."""
+        measured = np.maximum.accumulate(self.harm[group])
+        if amount > AMOUNTS[-1]:
+            return float(measured[-1] * (1 + 8 * (amount - AMOUNTS[-1])))
+        return float(np.interp(amount, AMOUNTS, measured))
+
+
+def measure_sensitivity(model: Model, samples: SampleSet, progress: Progress = silent) -> Sensitivity:
+    """Slim each group alone by each of `AMOUNTS`, with one-shot compensation, and measure what it does to the outputs."""
+    dense, coupling = Graph.view(model), couple(model)
+    moments = gather_moments(model, samples)
+    batches = list(feed(dense, samples.take(SAMPLES), model.card.input))
+    reference = _outputs(model.data, batches)
+    power = max(float(np.mean(reference**2)), 1e-30)
+    evidence = Evidence(dense, coupling, {}, np.random.default_rng(0))
+    harm: dict[str, tuple[float, ...]] = {}
+    for done, group in enumerate(coupling.groups):
+        order = group.units[np.argsort(scores(CRITERION, evidence, group), kind="stable")]
+        found = [0.0]
+        for amount in AMOUNTS[1:]:
+            outputs = _outputs(_without(dense, coupling, moments, order[: _some(group, amount)]), batches)
+            found.append(float(np.mean((outputs - reference) ** 2)) / power)
+        harm[group.name] = tuple(found)
+        progress((done + 1) / len(coupling.groups), "measuring sensitivity")
+    return Sensitivity(harm=harm, samples=min(SAMPLES, len(samples)))
+
+
+def _some(group: Group, amount: float) -> int:
+    return min(group.channels - 1, max(1, round(amount * group.channels)))
+
+
+def _without(dense: Graph, coupling: Coupling, moments: Mapping[str, Moments], units: np.ndarray) -> bytes:
+    keep = np.ones(coupling.units, dtype=bool)
+    keep[units] = False
+    slim = cut(dense, coupling, keep)
+    one_shot(Cut(dense, slim, coupling, keep), moments)
+    return slim.serialize()
+
+
+def _outputs(data: bytes, batches: list[np.ndarray]) -> np.ndarray:
+    runner = session(data)
+    return np.concatenate([run(runner, batch)[0].reshape(len(batch), -1) for batch in batches])
+
+
+def share_out(model: Model, budget: Budget, sensitivity: Sensitivity) -> dict[str, int]:
+    """Channels to remove from each group so that the model fits the budget with the least summed harm.
+
+    Greedy: again and again the group whose next few channels cost least harm for what they save. Savings are recomputed
+    lazily, since removing from one group makes its neighbours cheaper.
+    """
+    graph, coupling = Graph.view(model), couple(model)
+    counts = {g.name: 0 for g in coupling.groups}
+    sizes = {g.name: g.channels for g in coupling.groups}
+    limit = budget.keep * _of(price(graph, coupling, counts), budget)
+    queue: list[tuple[float, str, int]] = [(0.0, name, -1) for name in counts]
+    now = _of(price(graph, coupling, counts), budget)
+    while now > limit and queue:
+        _, name, seen = heapq.heappop(queue)
+        more = min(max(1, sizes[name] // 16), sizes[name] - 1 - counts[name])
+        if more <= 0:
+            continue
+        trial = {**counts, name: counts[name] + more}
+        after = _of(price(graph, coupling, trial), budget)
+        harm = sensitivity.at(name, trial[name] / sizes[name]) - sensitivity.at(name, counts[name] / sizes[name])
+        rate = max(harm, 1e-9) / max(now - after, 1e-9)
+        stamp = sum(counts.values())
+        if seen != stamp and queue and rate > queue[0][0]:
+            heapq.heappush(queue, (rate, name, stamp))
+            continue
+        counts, now = trial, after
+        heapq.heappush(queue, (rate, name, -1))
+    return _give_back(graph, coupling, counts, budget, limit)
+
+
+def _give_back(graph: Graph, coupling: Coupling, counts: dict[str, int], budget: Budget, limit: float) -> dict[str, int]:
+    """The last bite may have taken too much: return single channels while the budget still holds."""
+    for name in sorted(counts, key=lambda n: -counts[n]):
+        while counts[name]:
+            trial = {**counts, name: counts[name] - 1}
+            if _of(price(graph, coupling, trial), budget) > limit:
+                break
+            counts = trial
+    return counts
+
+
+def _of(total: Cost, budget: Budget) -> int:
+    return total.macs if budget.of == "macs" else total.params

@@ -1,0 +1,103 @@
+"""The channels step: how many of each group go, which ones, the cut, and the compensation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from lwcore.analysis.coupling import Coupling, Group, couple
+from lwcore.analysis.statistics import affordable, feed
+from lwcore.errors import SlimError
+from lwcore.graph import Graph
+from lwcore.model import Model
+from lwcore.progress import Progress, part, silent
+from lwcore.recipe import Channels
+from lwcore.samples import SampleSet
+from lwcore.slimming.allocate import Sensitivity, share_out
+from lwcore.slimming.compensate import CALIBRATION, Cut, gather_moments, one_shot, sequential
+from lwcore.slimming.criteria import CRITERIA, Evidence, scores
+from lwcore.slimming.rewrite import Keep, cut
+
+
+def removals(model: Model, step: Channels, sensitivity: Sensitivity | None = None) -> dict[str, int]:
+    """How many channels each group loses; at least one always stays.
+
+    Raises:
+        SlimError: the step names a group that the model does not have.
+    """
+    coupling = couple(model)
+    unknown = [name for name in step.groups if coupling.group(name) is None]
+    if unknown:
+        raise SlimError(f"groups.{unknown[0]}: expected a group of this model, found none of that name; "
+                        "`python -m lwcore groups MODEL` lists them.")
+    shared = share_out(model, step.budget, sensitivity) if step.budget and sensitivity else {}
+    counts = {}
+    for group in coupling.groups:
+        by_hand = step.groups.get(group.name)
+        if by_hand is None and group.name in shared:
+            counts[group.name] = shared[group.name]
+        else:
+            counts[group.name] = portion(group, step.amount if by_hand is None else by_hand)
+    return counts
+
+
+def portion(group: Group, amount: float) -> int:
+    """Channels that an amount takes from a group: the nearest whole number, leaving at least one."""
+    return min(group.channels - 1, int(group.channels * amount + 0.5 - 1e-9))
+
+
+def keep_best(coupling: Coupling, counts: Mapping[str, int], evidence: Evidence, criterion: str) -> Keep:
+    """A keep-mask that removes the lowest scores of each group; ties go by position."""
+    keep = np.ones(coupling.units, dtype=bool)
+    for group in coupling.groups:
+        if counts[group.name] or criterion == "random":  # the lot is drawn for every group, so amounts share one order
+            order = np.argsort(scores(criterion, evidence, group), kind="stable")
+            keep[group.units[order[: counts[group.name]]]] = False
+    return keep
+
+
+def prune(model: Model, step: Channels, counts: Mapping[str, int], samples: SampleSet | None, seed: int,
+          progress: Progress = silent) -> tuple[Graph, list[str]]:
+    """The slimmed graph and notes.
+
+    Args:
+        counts: channels that each group loses, from `removals`.
+        samples: calibration samples; may be None when neither criterion nor compensation needs them.
+
+    Raises:
+        SlimError: samples are needed and missing.
+    """
+    dense, coupling = Graph.of(model), couple(model)
+    needs = CRITERIA[step.criterion].needs_samples or step.compensate != "none"
+    if needs and samples is None:
+        raise SlimError(f"Criterion {step.criterion!r} with compensation {step.compensate!r} needs calibration samples; "
+                        "give some, or use criterion 'l2' and compensation 'none'.")
+    wants_moments = CRITERIA[step.criterion].needs_samples or step.compensate == "one-shot"
+    stats = gather_moments(model, samples) if wants_moments and samples is not None else {}
+    evidence = Evidence(dense, coupling, stats, np.random.default_rng(seed))
+    keep = keep_best(coupling, counts, evidence, step.criterion)
+    slim = cut(dense, coupling, keep)
+    progress(0.2, "cut")
+    both = Cut(dense, slim, coupling, keep)
+    if step.compensate == "one-shot":
+        one_shot(both, stats)
+    elif step.compensate == "sequential" and samples is not None:
+        count = affordable(dense, min(len(samples), CALIBRATION))
+        inputs = np.concatenate(list(feed(dense, samples.take(count), model.card.input)))
+        sequential(both, inputs, part(progress, 0.2, 1.0))
+    return slim, _notes(coupling, counts, step)
+
+
+def _notes(coupling: Coupling, counts: Mapping[str, int], step: Channels) -> list[str]:
+    notes = []
+    if not coupling.groups:
+        notes.append("Nothing could be removed: no group of channels is free in this model.")
+    ignorant = sorted({f.reason.split(" (at")[0] for f in coupling.frozen if not f.meant})
+    if ignorant:
+        notes.append(f"Some channels stayed because a rule is missing: {'; '.join(ignorant)}.")
+    if coupling.normalised and any(counts.values()):
+        notes.append("A normalisation runs over removed channels; its statistics change slightly.")
+    if step.compensate == "none" and any(counts.values()):
+        notes.append("No compensation: what the removed channels carried is simply lost.")
+    return notes

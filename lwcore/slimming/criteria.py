@@ -1,0 +1,145 @@
+"""Criteria: which channels of a group matter least. Each is one function from a group to a score a channel (high = keep)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from lwcore.analysis.coupling import Coupling, Group
+from lwcore.analysis.statistics import Moments
+from lwcore.graph import Graph
+from lwcore.registry import Registry
+
+RIDGE = 1e-3  # share of the mean variance added to a Gram matrix before it is inverted
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a criterion may look at.
+
+    Attributes:
+        graph: the model before the cut.
+        coupling: its groups.
+        moments: tensor → moments on the calibration samples; empty unless the criterion `needs_samples`.
+        rng: seeded from the recipe.
+    """
+
+    graph: Graph
+    coupling: Coupling
+    moments: Mapping[str, Moments]
+    rng: np.random.Generator
+
+
+Score = Callable[[Evidence, Group], np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Criterion:
+    """One entry of the drop-down: `score` maps a group of n channels to n numbers, small = removed first."""
+
+    name: str
+    title: str
+    description: str
+    reference: str
+    score: Score
+    needs_samples: bool = False
+
+
+CRITERIA: Registry[Criterion] = Registry("criterion")
+
+
+def scores(criterion: str, evidence: Evidence, group: Group) -> np.ndarray:
+    """Scores of a group's channels, float64, in the order of `group.units`."""
+    return CRITERIA[criterion].score(evidence, group)
+
+
+def _made_by(evidence: Evidence, group: Group) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """For every weight that makes channels of the group: filters as rows, and each row's position in the group."""
+    place = np.full(evidence.coupling.units, -1)
+    place[group.units] = np.arange(group.channels)
+    for constant, axis in sorted(evidence.coupling.producers):
+        owner = place[evidence.coupling.cuts[constant, axis]]
+        if (owner >= 0).any():
+            weight = np.moveaxis(evidence.graph.constants[constant], axis, 0)
+            filters = weight.reshape(weight.shape[0], -1).astype(np.float64)
+            yield filters[owner >= 0], owner[owner >= 0]
+
+
+def _norm(power: int) -> Score:
+    def score(evidence: Evidence, group: Group) -> np.ndarray:
+        total = np.zeros(group.channels)
+        for filters, owner in _made_by(evidence, group):
+            np.add.at(total, owner, (np.abs(filters) ** power).sum(axis=1))
+        return total
+
+    return score
+
+
+def _geometric_median(evidence: Evidence, group: Group) -> np.ndarray:
+    total = np.zeros(group.channels)
+    for filters, owner in _made_by(evidence, group):
+        square = (filters**2).sum(axis=1)
+        distance = np.sqrt(np.maximum(square[:, None] + square[None] - 2 * filters @ filters.T, 0))
+        np.add.at(total, owner, distance.sum(axis=1))
+    return total
+
+
+def _read_by(evidence: Evidence, group: Group) -> Iterator[tuple[np.ndarray, np.ndarray, Moments]]:
+    """For every consumer: position in the group of each input channel (−1 elsewhere), squared weight, its moments."""
+    place = np.full(evidence.coupling.units, -1)
+    place[group.units] = np.arange(group.channels)
+    for consumer in evidence.coupling.consumers:
+        owner = place[consumer.ids]
+        moments = evidence.moments.get(consumer.tensor)
+        if (owner < 0).all() or moments is None or consumer.constant not in evidence.graph.constants:
+            continue
+        weight = np.moveaxis(evidence.graph.constants[consumer.constant].astype(np.float64), consumer.axis, 0)
+        yield owner, (weight.reshape(weight.shape[0], -1) ** 2).sum(axis=1), moments
+
+
+def _energy(evidence: Evidence, group: Group) -> np.ndarray:
+    total = np.zeros(group.channels)
+    for owner, weight, moments in _read_by(evidence, group):
+        value = weight * np.diagonal(moments.gram)
+        np.add.at(total, owner[owner >= 0], (value / max(value.sum(), 1e-30))[owner >= 0])
+    return total
+
+
+def _gram(evidence: Evidence, group: Group) -> np.ndarray:
+    total = np.zeros(group.channels)
+    for owner, weight, moments in _read_by(evidence, group):
+        centred = moments.gram - np.outer(moments.mean, moments.mean)
+        ridge = RIDGE * max(float(np.trace(centred)) / len(centred), 1e-12)
+        alone = 1.0 / np.diagonal(np.linalg.inv(centred + ridge * np.eye(len(centred))))
+        power = max(float((weight * np.diagonal(centred)).sum()), 1e-30)
+        np.add.at(total, owner[owner >= 0], (weight * alone / power)[owner >= 0])
+    return total
+
+
+def _random(evidence: Evidence, group: Group) -> np.ndarray:
+    return evidence.rng.random(group.channels)
+
+
+for _criterion in (
+    Criterion(name="l2", title="L2 norm", score=_norm(2),
+              description="Removes the filters with the smallest weights (sum of squares).",
+              reference="Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017"),
+    Criterion(name="l1", title="L1 norm", score=_norm(1),
+              description="Removes the filters with the smallest weights (sum of magnitudes).",
+              reference="Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017"),
+    Criterion(name="geometric-median", title="Geometric median", score=_geometric_median,
+              description="Removes the filters that are most like the others, so that the others can stand in for them.",
+              reference="He et al., Filter Pruning via Geometric Median, CVPR 2019"),
+    Criterion(name="energy", title="Activation energy", score=_energy, needs_samples=True,
+              description="Removes the channels whose signal contributes least to the next layers on real samples.",
+              reference="Luo et al., ThiNet, ICCV 2017; Sun et al., Wanda, ICLR 2024"),
+    Criterion(name="gram", title="What cannot be rebuilt (Gram)", score=_gram, needs_samples=True,
+              description="Removes the channels that the remaining ones can best rebuild on real samples.",
+              reference="Frantar and Alistarh, Optimal Brain Compression, NeurIPS 2022"),
+    Criterion(name="random", title="Random", score=_random,
+              description="Removes channels by lot: the control that every other criterion must beat.",
+              reference="control arm"),
+):
+    CRITERIA.add(_criterion.name, _criterion)

@@ -1,0 +1,258 @@
+"""Tasks: what a worker process can be asked, by name. JSON in, JSON out; models and sample sets go by fingerprint.
+
+Wherever a task takes a model it accepts the fingerprint of a stored one or a built-in id; wherever it takes samples,
+the fingerprint of a stored set or a built-in set's name. This module is imported by the web process too (for the table
+of tasks), so everything heavy is imported inside the tasks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, Literal
+
+from lwcore.errors import LwcoreError, ModelError
+from lwcore.registry import Registry
+from lwcore.settings import ASSETS, ROOT
+from lwcore.store import Store, digest, is_fingerprint
+
+if TYPE_CHECKING:
+    from lwcore.evaluation import Reference
+    from lwcore.model import Model
+    from lwcore.samples import SampleSet
+
+Kind = Literal["onnx", "torch"]
+Json = dict[str, Any]
+Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One entry of the table.
+
+    Attributes:
+        run: the task itself: (store, progress, **arguments) → JSON.
+        kind: which warm worker runs it.
+        untrusted: it reads bytes that a stranger made, so it runs with the parse limits and without a network.
+        network: it may open connections (downloads).
+    """
+
+    name: str
+    run: Callable[..., Json]
+    kind: Kind
+    untrusted: bool = False
+    network: bool = False
+
+
+TASKS: Registry[Task] = Registry("task")
+
+
+def task(name: str, kind: Kind, untrusted: bool = False, network: bool = False) -> Callable[[Callable[..., Json]], Any]:
+    """Decorator: put a function into the table of tasks."""
+
+    def add(function: Callable[..., Json]) -> Callable[..., Json]:
+        TASKS.add(name, Task(name=name, run=function, kind=kind, untrusted=untrusted, network=network))
+        return function
+
+    return add
+
+
+@lru_cache(maxsize=1)
+def versions() -> str:
+    """Everything beside the arguments that a result depends on: our own code, the shipped assets, the libraries."""
+    total = hashlib.sha256()
+    for path in sorted((ROOT / "lwcore").rglob("*.py")):
+        total.update(path.read_bytes())
+    for path in sorted(p for p in ASSETS.rglob("*") if p.is_file()):
+        info = path.stat()
+        total.update(f"{path.name}:{info.st_size}:{info.st_mtime_ns}".encode())
+    for package in ("numpy", "onnx", "onnxruntime", "torch", "torchvision", "torchinfo", "pillow"):
+        try:
+            total.update(f"{package}={version(package)}".encode())
+        except PackageNotFoundError:
+            total.update(f"{package} is not installed".encode())
+    return total.hexdigest()
+
+
+def run_task(name: str, arguments: Mapping[str, Any], store: Store, progress: Progress) -> Json:
+    """Run a task in this process; raises `LwcoreError` for everything a person can cause."""
+    return TASKS[name].run(store, progress, **arguments)
+
+
+_WARM = ("onnx.checker", "onnx.helper", "onnx.numpy_helper", "onnx.shape_inference", "PIL.Image", "lwcore.evaluation",
+         "lwcore.slimming", "lwcore.sources.upload", "lwcore.samples.builtin")
+_WARM_KIND: Mapping[Kind, tuple[str, ...]] = {
+    "onnx": ("onnxruntime", "lwcore.analysis.sensitivity"),
+    "torch": ("torch", "torchinfo", "lwcore.analysis.profile"),
+}
+
+
+def warm(kind: Kind) -> None:
+    """Import what the tasks of a kind need, and read what ships with the product, before any job is forked off.
+
+    Nothing here may start a thread or an onnxruntime session: a fork would copy its locks, not its threads.
+    """
+    for module in (*_WARM, *_WARM_KIND[kind]):
+        import_module(module)
+    if kind == "onnx":
+        from lwcore.samples.builtin import SETS, load_set
+        from lwcore.sources.builtin import ids, load_builtin
+
+        for name in ids():
+            if name.startswith("fashion-"):  # the ones whose measured answer is due a second after a slider moves
+                load_builtin(name)
+        for name in SETS:
+            if name.startswith("fashion-"):
+                load_set(name)
+
+
+# -- reading arguments ---------------------------------------------------------------------------------------------
+
+
+def find_model(store: Store, ref: str) -> Model:
+    """A stored model by fingerprint, or a built-in one by id."""
+    if is_fingerprint(ref):
+        return store.model(ref)
+    from lwcore.sources.builtin import load_builtin
+
+    return load_builtin(ref)
+
+
+def find_samples(store: Store, ref: str, model: Model) -> SampleSet:
+    """A stored sample set by fingerprint, or a built-in one by name, resized to the model's input."""
+    if is_fingerprint(ref):
+        return store.samples(ref)
+    from lwcore.samples.builtin import load_set
+
+    return load_set(ref, model.card)
+
+
+def find_reference(store: Store, model: Model, samples: SampleSet) -> Reference:
+    """What the original model answers on a sample set; worked out once, then kept."""
+    from lwcore.evaluation import Reference, reference
+
+    key = digest(b"reference", model.fingerprint.encode(), str(model.card.input).encode(),
+                 samples.fingerprint.encode(), versions().encode())
+    arrays = store.arrays(key)
+    if arrays is not None:
+        return Reference(model=model.fingerprint, samples=samples.fingerprint, logits=arrays["logits"])
+    made = reference(model, samples)
+    store.put_arrays(key, {"logits": made.logits})
+    return made
+
+
+def part(progress: Progress, start: float, stop: float) -> Progress:
+    """The progress of one stage, 0–1, as a slice of the whole task's."""
+    return lambda share, message: progress(start + (stop - start) * min(1.0, max(0.0, share)), message)
+
+
+# -- the tasks -----------------------------------------------------------------------------------------------------
+
+
+@task("ingest", kind="onnx", untrusted=True)
+def ingest(store: Store, progress: Progress, *, upload: str, name: str, card: Mapping[str, Any] | None = None) -> Json:
+    """Uploaded bytes → a normalised model in the store; `card` overrides what is guessed."""
+    from lwcore.model import Card, Model
+    from lwcore.sources.upload import read_upload
+
+    progress(0.1, "Reading the file")
+    model = read_upload(store.upload(upload), name, None if card is None else dict(card))
+    if card is not None:
+        model = Model(data=model.data, card=Card.from_json(card, model.card), notes=model.notes)
+    return {"model": store.put_model(model), "card": model.card.to_json(), "notes": list(model.notes)}
+
+
+@task("ingest_samples", kind="onnx", untrusted=True)
+def ingest_samples(store: Store, progress: Progress, *, upload: str, model: str, name: str = "") -> Json:
+    """An uploaded zip of pictures → a sample set in the store, resized to the model's input."""
+    from lwcore.samples.archive import read_zip
+
+    found = find_model(store, model)
+    samples = read_zip(store.upload(upload), found.card, name=name or "Your pictures", progress=progress)
+    return {"samples": store.put_samples(samples), "n": len(samples), "labelled": samples.labels is not None,
+            "name": samples.name, "notes": list(samples.notes)}
+
+
+@task("load", kind="torch", network=True)
+def load(store: Store, progress: Progress, *, ref: str) -> Json:
+    """A torchvision model (`torchvision:NAME[:none]`) → a normalised model in the store."""
+    if not ref.startswith("torchvision:"):  # `lwcore.load` also takes paths, and this server's files are not on offer
+        raise ModelError(f"Expected torchvision:NAME or torchvision:NAME:none, found {ref[:80]!r}.")
+    import lwcore
+
+    progress(0.05, "Making the model and exporting it")
+    model = lwcore.load(ref)
+    return {"model": store.put_model(model), "card": model.card.to_json(), "notes": list(model.notes)}
+
+
+@task("profile", kind="torch")
+def profile(store: Store, progress: Progress, *, model: str) -> Json:
+    """The layer table of a model."""
+    from lwcore.analysis.profile import profile as profiled
+
+    progress(0.1, "Reading the layers")
+    return profiled(find_model(store, model)).to_json()
+
+
+@task("measure", kind="onnx")
+def measure(store: Store, progress: Progress, *, model: str, recipe: Mapping[str, Any], samples: str,
+            calibration: str | None = None, latency: bool = True) -> Json:
+    """Slim a model by a recipe and measure the file that comes out, against the original.
+
+    Returns:
+        `model` (fingerprint of the slimmed model), `before` and `after` (costs), `seconds`, `recipe`, `evaluation`,
+        `notes`.
+    """
+    import dataclasses
+
+    from lwcore.evaluation import evaluate
+    from lwcore.recipe import Recipe
+    from lwcore.slimming import apply
+
+    original = find_model(store, model)
+    known = find_samples(store, samples, original)
+    steps = Recipe.from_json(recipe)
+    slimmed = apply(original, steps, samples=_calibration(store, original, calibration, known),
+                    progress=part(progress, 0.0, 0.55))
+    reference = find_reference(store, original, known)
+    report = evaluate(slimmed.model, known, against=original, reference=reference, latency=latency,
+                      progress=part(progress, 0.6, 1.0))
+    return {"model": store.put_model(slimmed.model), "before": dataclasses.asdict(slimmed.before),
+            "after": dataclasses.asdict(slimmed.after), "seconds": slimmed.seconds, "recipe": steps.to_json(),
+            "evaluation": report.to_json(), "notes": [*slimmed.notes, *report.notes]}
+
+
+def _calibration(store: Store, model: Model, ref: str | None, samples: SampleSet) -> SampleSet:
+    """The set that was asked for, else the card's own, else the samples themselves (labels are never read)."""
+    ref = ref or model.card.calibration
+    return find_samples(store, ref, model) if ref else samples
+
+
+@task("evaluate", kind="onnx")
+def evaluate_model(store: Store, progress: Progress, *, model: str, samples: str, latency: bool = True) -> Json:
+    """Measure a model by itself."""
+    from lwcore.evaluation import evaluate
+
+    found = find_model(store, model)
+    report = evaluate(found, find_samples(store, samples, found), latency=latency, progress=progress)
+    return {"evaluation": report.to_json(), "notes": list(report.notes)}
+
+
+@task("sensitivity", kind="onnx")
+def sensitivity(store: Store, progress: Progress, *, model: str, samples: str, step: Mapping[str, Any] | None = None
+                ) -> Json:
+    """How much each group of channels hurts when it alone is cut; `step` is a channels step of a recipe."""
+    from lwcore.analysis.sensitivity import sensitivity as measured
+    from lwcore.recipe import Channels, Recipe
+
+    found = find_model(store, model)
+    steps = Recipe.from_json({"steps": [step]}).steps if step else (Channels(),)
+    if not isinstance(steps[0], Channels):
+        raise LwcoreError(f"step.kind: expected channels, found {steps[0].kind}.")
+    calibration = found.card.calibration
+    pictures = find_samples(store, samples or calibration or "", found)
+    return {"groups": measured(found, pictures, steps[0], progress=progress)}

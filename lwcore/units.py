@@ -1,0 +1,45 @@
+"""Counts, bytes and times for people; rounding lives here only, raw numbers everywhere else."""
+
+from __future__ import annotations
+
+
+def _scaled(value: float, steps: tuple[str, ...], base: float, digits: int) -> str:
+    for step in steps[:-1]:
+        if abs(value) < base * (1 - 0.5 * 10 ** -(digits + 2)):
+            return f"{value:.{_decimals(value, digits)}f} {step}".strip()
+        value /= base
+    return f"{value:.{_decimals(value, digits)}f} {steps[-1]}".strip()
+
+
+def _decimals(value: float, digits: int) -> int:
+    whole = len(str(int(abs(value))))
+    return 0 if float(value).is_integer() and abs(value) < 1000 else max(0, digits - whole)
+
+
+def count(value: float) -> str:
+    """`1234567` as `1.23 M`: three significant digits, thousands steps."""
+    return _scaled(value, ("", "k", "M", "G", "T"), 1000.0, 3)
+
+
+def size(value: float) -> str:
+    """Bytes as `1.23 MB` in decimal steps (1 kB = 1000 bytes), as disks and downloads are labelled."""
+    return _scaled(value, ("B", "kB", "MB", "GB"), 1000.0, 3)
+
+
+def milliseconds(value: float) -> str:
+    """Milliseconds with three significant digits."""
+    return _scaled(value, ("ms",), 1000.0, 3) if value < 1000 else f"{value / 1000:.2f} s"
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share between 0 and 1 as `12.3 %`."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def change(before: float, after: float) -> str:
+    """The relative change as `−42 %`; an en-dash minus so that columns line up."""
+    if not before:
+        return "–"
+    share = 100 * (after - before) / before
+    sign = "−" if share < 0 else "+"
+    return "±0 %" if round(share, 1) == 0 else f"{sign}{abs(share):.{1 if abs(share) < 10 else 0}f} %"

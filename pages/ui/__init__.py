@@ -1,0 +1,1 @@
+"""Frame, state, text, charts and widgets of the dashboard."""

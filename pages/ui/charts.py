@@ -1,0 +1,148 @@
+"""Charts in one hand: Vega-Lite specifications as plain dictionaries (building them costs nothing), one theme function.
+
+Colours are those of Okabe and Ito (2008), told apart by colour-blind readers; text and grid follow the page's theme.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pages.ui.treemap import squarify
+
+BLUE, ORANGE, GREEN, PINK, SKY, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8A9691"
+PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, GREY)
+Spec = dict[str, Any]
+Row = Mapping[str, Any]
+_TREEMAP = (640, 400)
+
+
+def themed(spec: Spec, height: int | None = None) -> Spec:
+    """The one place where charts get their looks."""
+    base: Spec = {"$schema": "https://vega.github.io/schema/vega-lite/v6.json", "width": "container"}
+    config = {"view": {"stroke": None}, "axis": {"labelLimit": 190, "titleFontWeight": 500, "domain": False, "ticks": False},
+              "bar": {"cornerRadiusEnd": 3}, "legend": {"orient": "top", "title": None}}
+    return base | ({"height": height} if height else {}) | spec | {"config": config}
+
+
+def _picked(names: Sequence[str], field: str) -> list[Spec]:
+    return [{"name": "pick", "select": {"type": "point", "fields": list(names), "toggle": False, "on": "click"}},
+            {"name": "over", "select": {"type": "point", "fields": [field], "on": "pointerover", "clear": "pointerout"}}]
+
+
+def _colour(types: Sequence[str]) -> Spec:
+    return {"field": "type", "type": "nominal",
+            "scale": {"domain": list(types), "range": [PALETTE[min(i, len(PALETTE) - 1)] for i in range(len(types))]}}
+
+
+def bars(rows: Sequence[Row], *, value: str, title: str, types: Sequence[str], chosen: str) -> Spec:
+    """Layers as horizontal bars in the order of the network; a click picks one."""
+    marked = [{**row, "opacity": 1.0 if chosen in ("", row["name"]) else 0.45} for row in rows]
+    return themed({
+        "data": {"values": marked}, "params": _picked(["name"], "name")[:1],
+        "mark": {"type": "bar", "cursor": "pointer"},
+        "encoding": {
+            "y": {"field": "name", "type": "nominal", "sort": None, "title": None,
+                  "axis": {"labels": len(rows) <= 60, "labelFontSize": 11}},
+            "x": {"field": value, "type": "quantitative", "title": title, "axis": {"format": "~s", "tickCount": 5}},
+            "color": _colour(types), "opacity": {"field": "opacity", "type": "quantitative", "scale": None},
+            "tooltip": _tips(("name", "type", "shape", "text"))},
+    }, height=max(120, min(len(rows) * (19 if len(rows) <= 60 else 7), 1100)))
+
+
+def treemap(rows: Sequence[Row], *, value: str, types: Sequence[str], chosen: str) -> Spec:
+    """Layers as areas; a click picks one."""
+    width, height = _TREEMAP
+    shown = [row for row in rows if row[value] > 0]
+    boxes = squarify([float(row[value]) for row in shown], width, height)
+    total = sum(row[value] for row in shown) or 1
+    values = [{**row, "x": x, "x2": x + w, "y": y, "y2": y + h, "cx": x + w / 2, "cy": y + h / 2,
+               "label": row["short"] if w > 62 and h > 18 else "", "share": f"{100 * row[value] / total:.1f} %",
+               "opacity": 1.0 if chosen in ("", row["name"]) else 0.5}
+              for row, (x, y, w, h) in zip(shown, boxes, strict=True)]
+    scale = {"zero": False, "nice": False}
+    where = {"x": {"field": "x", "type": "quantitative", "axis": None, "scale": {**scale, "domain": [0, width]}}, "x2": {"field": "x2"},
+             "y": {"field": "y", "type": "quantitative", "axis": None, "scale": {**scale, "domain": [height, 0]}}, "y2": {"field": "y2"}}
+    rect = {"params": _picked(["name"], "name")[:1],
+            "mark": {"type": "rect", "cursor": "pointer", "stroke": "white", "strokeWidth": 1.5, "cornerRadius": 3},
+            "encoding": {**where, "color": _colour(types),
+                         "opacity": {"field": "opacity", "type": "quantitative", "scale": None},
+                         "tooltip": _tips(("name", "type", "shape", "text", "share"))}}
+    label = {"mark": {"type": "text", "fontSize": 11, "color": "#0D1512", "fontWeight": 600, "limit": 120},
+             "encoding": {"x": {**where["x"], "field": "cx"}, "y": {**where["y"], "field": "cy"},
+                          "text": {"field": "label"}}}
+    return themed({"data": {"values": values}, "layer": [rect, label]}, height=height)
+
+
+def _tips(names: Sequence[str]) -> list[Spec]:
+    return [{"field": name, "type": "nominal", "title": " "} for name in names]
+
+
+def histogram(counts: Sequence[int], edges: Sequence[float], *, x: str, y: str) -> Spec:
+    """Weights by value."""
+    values = [{"low": edges[i], "high": edges[i + 1], "n": int(n)} for i, n in enumerate(counts)]
+    return themed({"data": {"values": values}, "mark": {"type": "bar", "color": GREEN, "cornerRadiusEnd": 0, "binSpacing": 0},
+                   "encoding": {"x": {"field": "low", "bin": {"binned": True}, "type": "quantitative", "title": x, "axis": {"tickCount": 5}},
+                                "x2": {"field": "high"},
+                                "y": {"field": "n", "type": "quantitative", "title": y, "axis": {"format": "~s", "tickCount": 4}}}},
+                  height=190)
+
+
+def by_class(rows: Sequence[Row], *, x: str, before: str, after: str) -> Spec:
+    """Share right in every class: a line from the original's dot to the slimmed model's."""
+    points = [{"name": r["name"], "who": who, "share": r[key]} for r in rows
+              for who, key in ((before, "before"), (after, "after")) if r[key] is not None]
+    axis_y = {"field": "name", "type": "nominal", "title": None, "sort": None}
+    axis_x = {"type": "quantitative", "title": x, "axis": {"format": ".0%"}, "scale": {"zero": False, "nice": True}}
+    return themed({"layer": [
+        {"data": {"values": [r for r in rows if r["before"] is not None]},
+         "mark": {"type": "rule", "strokeWidth": 2, "color": GREY, "opacity": 0.6},
+         "encoding": {"y": axis_y, "x": {**axis_x, "field": "before"}, "x2": {"field": "after"}}},
+        {"data": {"values": points}, "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
+         "encoding": {"y": axis_y, "x": {**axis_x, "field": "share"},
+                      "color": {"field": "who", "type": "nominal", "scale": {"domain": [before, after], "range": [GREY, GREEN]}},
+                      "shape": {"field": "who", "type": "nominal", "scale": {"domain": [before, after], "range": ["circle", "diamond"]}},
+                      "tooltip": [{"field": "name", "title": " "}, {"field": "who", "title": " "},
+                                  {"field": "share", "title": " ", "format": ".1%"}]}},
+    ]}, height=max(120, 24 * len(rows)))
+
+
+def confusion(table: Sequence[Sequence[int]], names: Sequence[str], *, x: str, y: str) -> Spec:
+    """Confusion matrix; colour by share of the row."""
+    values = []
+    for i, line in enumerate(table):
+        total = sum(line) or 1
+        values += [{"label": names[i], "answer": names[j], "n": int(n), "share": n / total} for j, n in enumerate(line)]
+    few = len(names) <= 12
+    encoding = {"x": {"field": "answer", "type": "nominal", "sort": list(names), "title": x, "axis": {"labelAngle": -40}},
+                "y": {"field": "label", "type": "nominal", "sort": list(names), "title": y}}
+    cells = {"mark": "rect", "encoding": {**encoding, "color": {
+        "field": "share", "type": "quantitative", "legend": None,
+        "scale": {"type": "sqrt", "domain": [0, 1], "range": ["#F1F6F4", "#00634A"]}},
+        "tooltip": [{"field": "label", "title": y}, {"field": "answer", "title": x}, {"field": "n", "title": " "}]}}
+    text = {"transform": [{"filter": "datum.n > 0"}], "mark": {"type": "text", "fontSize": 11},
+            "encoding": {**encoding, "text": {"field": "n"}, "color": {
+                "condition": {"test": "datum.share > 0.3", "value": "#FFFFFF"}, "value": "#13211C"}}}
+    return themed({"data": {"values": values}, "layer": [cells, text] if few else [cells]},
+                  height=max(260, min(30 * len(names), 640)))
+
+
+def attempts(rows: Sequence[Row], *, x: str, y: str, front: Sequence[int], chosen: int | None, legend: Mapping[str, str]) -> Spec:
+    """Attempts, worth against cost; the Pareto front as a stepped line; a click picks one."""
+    kinds = [legend["original"], legend["front"], legend["other"]]
+    values = [{**row, "size": 260 if row["number"] == chosen else 120,
+               "kind": kinds[0] if row["original"] else kinds[1] if i in front else kinds[2]} for i, row in enumerate(rows)]
+    line = [values[i] for i in front]
+    axis_x = {"field": "x", "type": "quantitative", "title": x, "axis": {"format": "~s", "tickCount": 6}, "scale": {"zero": True}}
+    axis_y = {"field": "y", "type": "quantitative", "title": y, "axis": {"format": ".1%"}, "scale": {"zero": False, "nice": True}}
+    dots = {"data": {"values": values}, "params": _picked(["number"], "number")[:1],
+            "mark": {"type": "point", "filled": True, "opacity": 1, "cursor": "pointer"},
+            "encoding": {"x": axis_x, "y": axis_y, "size": {"field": "size", "type": "quantitative", "scale": None},
+                         "color": {"field": "kind", "type": "nominal", "scale": {"domain": kinds, "range": [BLUE, GREEN, GREY]}},
+                         "shape": {"field": "kind", "type": "nominal", "scale": {"domain": kinds, "range": ["square", "diamond", "circle"]}},
+                         "tooltip": [{"field": "title", "title": " "}, {"field": "tip", "title": " "}]}}
+    bounds = {"data": {"values": values}, "mark": {"type": "rule", "opacity": 0.35, "color": GREY},
+              "encoding": {"x": axis_x, "y": {**axis_y, "field": "low"}, "y2": {"field": "high"}}}
+    steps = {"data": {"values": line}, "mark": {"type": "line", "interpolate": "step-after", "color": GREEN, "opacity": 0.7},
+             "encoding": {"x": axis_x, "y": axis_y}}
+    return themed({"layer": [bounds, steps, dots]}, height=380)

@@ -1,0 +1,105 @@
+"""The attempts of a session as a chart with its Pareto front and as a table; picking one brings its recipe back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from lwcore import units
+from lwcore.errors import LwcoreError
+from lwcore.recipe import Channels, Connections, Precision, Recipe
+from lwcore.scenarios import Attempt, pareto
+from pages.ui import charts, errors, frame
+from pages.ui.text import t
+
+_COSTS: dict[str, Callable[[Attempt], float]] = {
+    "size": lambda a: a.evaluation.size_bytes, "params": lambda a: a.evaluation.params,
+    "macs": lambda a: a.evaluation.macs, "latency": lambda a: a.evaluation.latency_ms or 0.0,
+}
+
+
+def title(recipe: Recipe) -> str:
+    """A recipe in a few words."""
+    words = []
+    for step in recipe.steps:
+        if isinstance(step, Channels):
+            words += _channels(step)
+        elif isinstance(step, Connections):
+            words.append(t("recipe.connections", amount=f"{100 * step.amount:.0f}"))
+        elif isinstance(step, Precision):
+            words.append(t(f"precision.{step.format}"))
+    return ", ".join(words) or t("recipe.original")
+
+
+def _channels(step: Channels) -> list[str]:
+    words = [t("recipe.groups", n=len(step.groups))] if step.groups else []
+    if step.budget:
+        return [t(f"recipe.budget.{step.budget.of}", amount=f"{100 * (1 - step.budget.keep):.0f}"), *words]
+    return [t("recipe.channels", amount=f"{100 * step.amount:.0f}"), *words] if step.amount else words
+
+
+def draw_chart(known: Sequence[Attempt]) -> int | None:
+    """The chart; the number of the attempt that was clicked, if any."""
+    labelled = known[0].evaluation.top1 is not None
+    cost = st.segmented_control(t("compare.against"), list(_COSTS), default="size", required=True, key="compare-cost",
+                                format_func=lambda c: t(f"compare.{c}"), persist_state="session")
+    value = _COSTS.get(cost or "size", _COSTS["size"])
+    rows = [_row(a, value, labelled) for a in known]
+    front = pareto([(r["x"], r["y"]) for r in rows])
+    legend = {key: t(f"compare.{key}") for key in ("original", "front", "other")}
+    spec = charts.attempts(rows, x=t(f"compare.{cost}.axis"), y=t("cost.accuracy" if labelled else "cost.agreement"),
+                           front=front, chosen=None, legend=legend)
+    event = st.vega_lite_chart(spec, key=f"compare-{cost}-{known[0].model[:12]}", on_select="rerun", selection_mode="pick",
+                               alt=t("compare.alt", n=len(known)))
+    st.caption(t("compare.text"))
+    picked = event.selection.get("pick") or []
+    return int(picked[0]["number"]) if picked and "number" in picked[0] else None
+
+
+def _row(a: Attempt, cost: Callable[[Attempt], float], labelled: bool) -> dict[str, Any]:
+    e = a.evaluation
+    low, high = (e.top1_low, e.top1_high) if labelled else (e.agreement_low, e.agreement_high)
+    return {"number": a.number, "x": cost(a), "y": a.quality, "original": a.is_original, "title": title(a.recipe),
+            "low": a.quality if low is None else low, "high": a.quality if high is None else high,
+            "tip": f"{units.percent(a.quality)} · {units.size(e.size_bytes)} · {units.count(e.macs)} MACs"}
+
+
+def draw_table(known: Sequence[Attempt], chosen: int | None) -> int | None:
+    """The table; the number of the attempt picked there, else the one picked in the chart."""
+    frame_ = pd.DataFrame([{
+        "what": title(a.recipe), "quality": a.quality, "params": units.count(a.evaluation.params),
+        "macs": units.count(a.evaluation.macs), "size": units.size(a.evaluation.size_bytes),
+        "gzip": units.size(a.evaluation.gzip_bytes),
+        "latency": units.milliseconds(a.evaluation.latency_ms) if a.evaluation.latency_ms else "–"} for a in known])
+    labelled = known[0].evaluation.top1 is not None
+    columns = {"what": st.column_config.TextColumn(t("compare.what"), width="large"),
+               "quality": st.column_config.NumberColumn(t("cost.accuracy" if labelled else "cost.agreement"), format="percent"),
+               "params": t("cost.params"), "macs": t("cost.macs"), "size": t("cost.file"), "gzip": t("strip.gzip"),
+               "latency": t("cost.latency")}
+    event = st.dataframe(frame_, hide_index=True, column_config=columns, on_select="rerun", selection_mode="single-row",
+                         key=f"attempts-{known[0].model[:12]}-{known[0].samples[:12]}", alt=t("compare.table"))
+    rows = event.selection.rows
+    return known[rows[0]].number if rows and rows[0] < len(known) else chosen
+
+
+def draw_return(known: Sequence[Attempt], chosen: int | None) -> None:
+    """The button that sets the sliders to the picked attempt."""
+    numbers = {a.number: a for a in known}
+    st.session_state.setdefault("return-to", known[-1].number)
+    if chosen is not None and chosen != st.session_state.get("return-seen"):
+        st.session_state["return-to"] = st.session_state["return-seen"] = chosen
+    if st.session_state["return-to"] not in numbers:
+        st.session_state["return-to"] = known[-1].number
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.selectbox(t("compare.pick"), list(numbers), format_func=lambda n: title(numbers[n].recipe), key="return-to",
+                     width=420)
+        if st.button(t("compare.return"), type="primary", key="return"):
+            try:
+                frame.load_recipe(numbers[st.session_state["return-to"]].recipe)
+            except LwcoreError as error:
+                errors.tell(str(error))
+                return
+            frame.open_page("slim")

@@ -1,0 +1,149 @@
+"""What is around every page: logo, navigation, model and language, the cost line, and the link that a visitor came by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import streamlit as st
+
+from lwcore.errors import LwcoreError
+from lwcore.registry import Registry
+from lwcore.settings import ROOT
+from lwcore.store import is_fingerprint
+from pages.ui import form, measuring, service
+from pages.ui.state import put, session, update
+from pages.ui.text import LANGUAGES, from_locale, language, note, plain, t
+
+ICONS = ROOT / "assets" / "ui"
+FIRST = "fashion-mobilenetv2"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One page: its file and the icon beside its name; its texts are `page.<name>` and `page.<name>.help`."""
+
+    file: Path
+    icon: str
+
+
+PAGES: Registry[Entry] = Registry("page")
+for _name, _icon in (("start", "grid_view"), ("layers", "stacked_bar_chart"), ("slim", "tune"),
+                     ("compare", "scatter_plot"), ("take-home", "download")):
+    PAGES.add(_name, Entry(ROOT / "pages" / f"{_name.replace('-', '_')}.py", f":material/{_icon}:"))
+
+
+def pages() -> dict[str, st.Page]:
+    """Name → page, titled in the session's language."""
+    return {name: st.Page(str(entry.file), title=t(f"page.{name}"), icon=entry.icon, url_path=name,
+                          default=name == "start", help=t(f"page.{name}.help"))
+            for name, entry in PAGES.items()}
+
+
+def open_page(name: str) -> None:
+    """Go to another page."""
+    st.switch_page(pages()[name])
+
+
+def enter() -> None:
+    """Read the link that a visitor came by: language, model, recipe; once a session."""
+    if "entered" in st.session_state:
+        return
+    st.session_state["entered"] = True
+    asked = st.query_params.get("lang", "")
+    st.session_state["language"] = asked if asked in LANGUAGES else from_locale(st.context.locale)
+    ref = st.query_params.get("model", "")
+    if ref:
+        _enter_model(ref)
+    link = st.query_params.get("recipe")
+    if link:
+        del st.query_params["recipe"]
+        _enter_recipe(link)
+
+
+def _enter_model(ref: str) -> None:
+    try:
+        found = service.model(ref)
+    except LwcoreError:
+        st.toast(t("link.no_model"), icon=":material/link_off:")
+        return
+    if is_fingerprint(ref):
+        update(uploads=put(session().uploads, ref, found.card.name))
+    update(model=ref)
+
+
+def _enter_recipe(link: str) -> None:
+    try:
+        load_recipe(form.from_link(link))
+        st.toast(t("link.recipe"), icon=":material/link:")
+    except LwcoreError as error:
+        st.toast(plain(note(str(error))), icon=":material/link_off:")
+
+
+def load_recipe(recipe: form.Recipe) -> None:
+    """Set the sliders of Slim to a recipe; raises `RecipeError` when they cannot show it."""
+    positions, overrides = form.from_recipe(recipe)
+    for name in form.NAMES:
+        st.session_state[f"slim-{name}"] = getattr(positions, name)
+    update(recipe=recipe, overrides=overrides, base=overrides, loads=session().loads + 1)
+
+
+def choose(ref: str) -> None:
+    """Make a model the present one; the sliders go back to nothing removed, because groups are the model's own."""
+    if ref == session().model:
+        return
+    update(model=ref, failed=None)
+    load_recipe(form.Recipe())
+
+
+def draw_header() -> None:
+    """The row under the navigation: the model, and the language."""
+    s = session()
+    names = {ref: card.name for ref, card in service.gallery().items()} | dict(s.uploads)
+    st.session_state["model-choice"] = s.model or None
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", key="header"):
+        st.selectbox(t("frame.model"), list(names), index=None, format_func=lambda ref: names[ref], key="model-choice",
+                     placeholder=t("frame.choose"), label_visibility="collapsed", width=340, on_change=_model_changed)
+        st.segmented_control(t("frame.language"), list(LANGUAGES), key="language", format_func=lambda k: LANGUAGES[k],
+                             required=True, label_visibility="collapsed", persist_state="session")
+
+
+def _model_changed() -> None:
+    ref = st.session_state["model-choice"]
+    if ref in service.gallery() or ref in session().uploads:
+        choose(ref)
+
+
+def keep_link() -> None:
+    """Language and model stay in the URL, on every page."""
+    wanted = {"lang": language(), "model": session().model}
+    for key, value in wanted.items():
+        if value and st.query_params.get(key) != value:
+            st.query_params[key] = value
+
+
+def needs_model() -> None:
+    """On a page that is about a model: with none chosen, one clear action and the end of the page."""
+    if session().model:
+        return
+    with st.container(horizontal_alignment="center", key="empty"):
+        st.space("large")
+        st.image(str(ICONS / "mark.svg"), width=96, alt="")
+        st.subheader(t("empty.title"), text_alignment="center", anchor=False)
+        st.caption(t("empty.text"), text_alignment="center")
+        st.button(t("empty.action", name=service.gallery()[FIRST].name), type="primary", on_click=choose, args=(FIRST,),
+                  key="empty-open")
+        st.page_link(pages()["start"], label=t("empty.more"), icon=":material/grid_view:")
+    st.stop()
+
+
+def draw_title(page: str) -> None:
+    """Title and one sentence of a page."""
+    st.title(t(f"page.{page}"), anchor=False)
+    st.caption(t(f"page.{page}.help"))
+
+
+def follow() -> None:
+    """On pages that do not show a measurement's progress: take its result in when it is there."""
+    if session().measuring:
+        measuring.watch(quiet=True)

@@ -1,0 +1,153 @@
+"""The layer table and its two charts, linked: whatever is clicked becomes the picked layer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from lwcore import units
+from lwcore.errors import LwcoreError
+from pages.ui import charts, errors, measuring
+from pages.ui.state import put, session, update
+from pages.ui.text import t
+
+VALUES = ("params", "macs")
+_OTHER = "…"
+
+
+def draw_switch() -> str:
+    """Original or slimmed; the reference of the model to look at."""
+    s = session()
+    known = measuring.attempt(s)
+    slimmed = known if known and not known.is_original else None
+    which = st.segmented_control(t("layers.which"), ["original", "slimmed"], default="original", required=True,
+                                 format_func=lambda w: t(f"layers.{w}"), key="layers-which", disabled=slimmed is None,
+                                 label_visibility="collapsed", persist_state="session")
+    if slimmed is None:
+        st.caption(t("layers.not_slimmed"))
+        return s.model
+    return slimmed.slimmed if which == "slimmed" else s.model
+
+
+def profile(ref: str) -> Mapping[str, Any] | None:
+    """The layer table of a model; None while a worker makes it (its progress is then on the page)."""
+    s = session()
+    if ref in s.profiles:
+        return s.profiles[ref]
+    purpose = f"profile-{ref}"
+    try:
+        if purpose not in s.other:
+            measuring.start("profile", purpose, {"model": ref})
+        found = measuring.result(purpose)
+    except LwcoreError as error:
+        errors.tell(str(error))
+        return None
+    if found is None:
+        measuring.wait(purpose, t("layers.reading"))
+        return None
+    update(profiles=dict([*session().profiles.items(), (ref, found)][-8:]))
+    return found
+
+
+@dataclass(frozen=True)
+class View:
+    """One profile on the page."""
+
+    ref: str
+    profile: Mapping[str, Any]
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """The layers, with the words that charts show."""
+        return [dict(layer, shape=" × ".join(map(str, layer["output_shape"])), short=layer["name"].rsplit("/", 1)[-1][-16:],
+                     text=t("layers.tip", params=units.count(layer["params"]), macs=units.count(layer["macs"])))
+                for layer in self.profile["layers"]]
+
+    @cached_property
+    def types(self) -> list[str]:
+        """Layer types for the legend, those with the most parameters first; the rest is one colour."""
+        weight: Counter[str] = Counter()
+        for row in self.rows:
+            weight[row["type"]] += row["params"] + row["macs"] // 100
+        return [name for name, n in weight.most_common(5) if n]
+
+    @property
+    def layer(self) -> dict[str, Any] | None:
+        """The picked layer."""
+        return next((row for row in self.rows if row["name"] == session().layer), None)
+
+    def draw_totals(self) -> None:
+        """Sums of the table."""
+        rows = self.rows
+        with st.grid("auto", min_column_width=150):
+            st.metric(t("cost.params"), units.count(sum(r["params"] for r in rows)))
+            st.metric(t("cost.macs"), units.count(sum(r["macs"] for r in rows)), help=t("layers.macs.help"))
+            st.metric(t("layers.flops"), units.count(2 * sum(r["macs"] for r in rows)))
+            st.metric(t("layers.weights"), units.size(sum(r["weight_bytes"] for r in rows)))
+            st.metric(t("layers.activations"), units.size(sum(r["activation_bytes"] for r in rows)),
+                      help=t("layers.activations.help"))
+            st.metric(t("layers.count"), str(len(rows)))
+
+    def draw_chart(self) -> None:
+        """Bars or treemap, by parameters or MACs; a click picks a layer."""
+        with st.container(horizontal=True):
+            value = st.segmented_control(t("layers.by"), list(VALUES), default="params", required=True, key="layers-by",
+                                         format_func=lambda v: t(f"cost.{v}"), label_visibility="collapsed",
+                                         persist_state="session")
+            kind = st.segmented_control(t("layers.chart"), ["treemap", "bars"], default="treemap", required=True,
+                                        format_func=lambda k: t(f"layers.{k}"), key="layers-kind",
+                                        label_visibility="collapsed", persist_state="session")
+        value = value if value in VALUES else "params"
+        rows = [dict(r, type=r["type"] if r["type"] in self.types else t("layers.rest")) for r in self.rows if r[value]]
+        types = [*self.types, t("layers.rest")]
+        if kind == "bars":
+            spec = charts.bars(rows, value=value, title=t(f"cost.{value}"), types=types, chosen=session().layer)
+        else:
+            spec = charts.treemap(rows, value=value, types=types, chosen=session().layer)
+        key = f"layers-{kind}-{value}-{self.ref[:12]}"
+        box = st.container(height=430, border=False) if kind == "bars" else st.container()
+        with box:
+            event = st.vega_lite_chart(spec, on_select="rerun", key=key, selection_mode="pick", alt=self._alt(rows, value))
+        picked = event.selection.get("pick") or []
+        _pick(key, picked[0].get("name", "") if picked else "")
+
+    def _alt(self, rows: list[dict[str, Any]], value: str) -> str:
+        most = max(rows, key=lambda r: r[value], default=None)
+        return t("layers.alt", what=t(f"cost.{value}"), name=most["name"] if most else "–")
+
+    def draw_table(self) -> None:
+        """The whole table; a click on a row picks it."""
+        total = {v: sum(r[v] for r in self.rows) or 1 for v in VALUES}
+        frame = pd.DataFrame([{
+            "name": r["name"], "type": r["type"], "shape": r["shape"], "params": r["params"],
+            "params_share": r["params"] / total["params"], "macs": r["macs"], "macs_share": r["macs"] / total["macs"],
+            "weights": units.size(r["weight_bytes"]), "activations": units.size(r["activation_bytes"])} for r in self.rows])
+        share = {"format": "percent", "min_value": 0.0, "max_value": 1.0}
+        columns = {"name": t("layers.name"), "type": t("layers.type"), "shape": t("layers.shape"),
+                   "params": st.column_config.NumberColumn(t("cost.params"), format="localized"),
+                   "params_share": st.column_config.ProgressColumn(t("layers.share"), color="auto", **share),
+                   "macs": st.column_config.NumberColumn(t("cost.macs"), format="localized"),
+                   "macs_share": st.column_config.ProgressColumn(t("layers.share"), color="auto", **share),
+                   "weights": t("layers.weights"), "activations": t("layers.activations")}
+        key = f"layers-table-{self.ref[:12]}"
+        event = st.dataframe(frame, hide_index=True, column_config=columns, on_select="rerun", selection_mode="single-row",
+                             key=key, height=420, alt=t("layers.table"))
+        rows = event.selection.rows
+        _pick(key, self.rows[rows[0]]["name"] if rows and rows[0] < len(self.rows) else "")
+
+
+def _pick(source: str, name: str) -> None:
+    """Take a click over once: charts and tables repeat their selection at every run, and the last click must win."""
+    seen = st.session_state.setdefault("layers-seen", {})
+    if name == seen.get(source, ""):
+        return
+    st.session_state["layers-seen"] = put(seen, source, name)
+    if name:
+        update(layer=name)
+        st.rerun()

@@ -1,0 +1,28 @@
+"""The page script: frame, navigation, the chosen page, the cost line. `app.py` starts it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import streamlit as st
+
+ROOT = Path(__file__).resolve().parents[2]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+from pages.ui import costline, frame, measuring  # noqa: E402  (the path above comes first)
+from pages.ui.text import t  # noqa: E402
+
+st.set_page_config(page_title="SlimLab", page_icon=str(frame.ICONS / "icon.png"), layout="wide",
+                   menu_items={"about": t("about")})
+st.logo(str(frame.ICONS / "logo.svg"), size="large", icon_image=str(frame.ICONS / "mark.svg"))
+frame.enter()
+page = st.navigation(list(frame.pages().values()), position="top")
+frame.draw_header()
+frame.keep_link()
+measuring.collect()
+try:
+    page.run()
+finally:
+    costline.draw()

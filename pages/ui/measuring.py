@@ -1,0 +1,160 @@
+"""Measuring: ask the workers for the present recipe's numbers, drop what is stale, write down what comes back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from lwcore.errors import LwcoreError
+from lwcore.samples import builtin
+from lwcore.scenarios import Attempt
+from pages.ui import service
+from pages.ui.state import OwnSamples, Session, Ticket, put, session, update
+from pages.ui.text import note, t
+
+_LIVE = ("queued", "running")
+_POLL_SECONDS = 0.2
+
+
+def sample_choices(s: Session) -> dict[str, OwnSamples]:
+    """Sets that fit the present model: its own, uploaded ones, and the photographs (any model can be asked to agree)."""
+    card = service.model(s.model).card
+    refs = [*card.sample_sets, *(["photos"] if "photos" not in card.sample_sets else [])]
+    found = {ref: _builtin(ref) for ref in refs if ref in builtin.SETS}
+    return found | {own.ref: own for own in s.own.get(s.model, ())}
+
+
+def _builtin(ref: str) -> OwnSamples:
+    entry = builtin.SETS[ref]
+    return OwnSamples(ref=ref, name=entry.title, n=entry.n, labelled=entry.labelled)
+
+
+def samples(s: Session) -> OwnSamples:
+    """The chosen set of the present model."""
+    choices = sample_choices(s)
+    return choices.get(s.samples.get(s.model, ""), next(iter(choices.values())))
+
+
+def attempt(s: Session) -> Attempt | None:
+    """The measured attempt of the present model, samples and recipe."""
+    return s.log.find(s.model, samples(s).ref, s.recipe) if s.model else None
+
+
+def original(s: Session) -> tuple[float | None, float | None]:
+    """Measured accuracy (None without labels) and latency of the original, from any attempt on the same samples."""
+    for known in reversed(s.log.of(s.model, samples(s).ref)):
+        e = known.evaluation
+        accuracy = e.top1 if known.is_original else e.reference_top1
+        return accuracy, e.reference_latency_ms or e.latency_ms
+    return None, None
+
+
+def by_itself(s: Session) -> bool:
+    """Whether the present model is measured without being asked."""
+    return service.is_quick(s.model, samples(s).n)
+
+
+def keep_up(asked: bool = False) -> None:
+    """Stop a job whose question has changed, and ask the present one when it is quick or was `asked` for."""
+    s = session()
+    ref = samples(s).ref
+    wanted = (s.model, ref, s.recipe)
+    ticket = s.measuring
+    if ticket and (ticket.model, ticket.samples, ticket.recipe) != wanted:
+        service.cancel(ticket.job)
+        s = update(measuring=None)
+    failed_before = s.failed is not None and s.failed[0] == s.recipe
+    if s.measuring or attempt(s) or not (asked or (by_itself(s) and not failed_before)):
+        return
+    arguments = {"model": s.model, "recipe": s.recipe.to_json(), "samples": ref}
+    job = service.submit("measure", arguments, s.owner)
+    update(measuring=Ticket(job=job, model=s.model, samples=ref, recipe=s.recipe), failed=None)
+
+
+def collect() -> None:
+    """Write down a finished measurement; harmless when there is none."""
+    s = session()
+    if not s.measuring:
+        return
+    ticket, status = s.measuring, service.status(s.measuring.job)
+    if status.state in _LIVE:
+        return
+    if status.state == "done" and status.result is not None:
+        update(log=s.log.add(Attempt.from_result(ticket.model, ticket.samples, status.result)), measuring=None)
+    elif status.state == "failed":
+        update(measuring=None, failed=(ticket.recipe, status.error or ""))
+    else:
+        update(measuring=None)
+
+
+def stop() -> None:
+    """Cancel on a person's word; nothing is asked again until something changes."""
+    s = session()
+    if s.measuring:
+        service.cancel(s.measuring.job)
+        update(measuring=None, failed=(s.recipe, ""))
+
+
+@st.fragment(run_every=_POLL_SECONDS)
+def watch(quiet: bool = False) -> None:
+    """Progress of the live measurement; when it ends, the whole page runs again. Called only while one is live."""
+    ticket = session().measuring
+    if ticket is None:
+        st.rerun()
+    status = service.status(ticket.job)
+    if status.state not in _LIVE:
+        collect()
+        st.rerun()
+    if not quiet:
+        _progress(status)
+
+
+def _progress(status: service.JobStatus) -> None:
+    words = t("measure.queued", n=status.position) if status.state == "queued" and status.position else (
+        t("measure.running", what=note(status.message)) if status.message else t("measure.starting"))
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.progress(min(1.0, max(0.0, status.progress)), text=words)
+        st.button(t("measure.cancel"), key="cancel-measure", on_click=stop, icon=":material/close:")
+
+
+def start(task: str, purpose: str, arguments: dict[str, Any]) -> None:
+    """Ask a worker for something other than a measurement; a job under the same purpose is stopped."""
+    s = session()
+    if purpose in s.other:
+        service.cancel(s.other[purpose].job)
+    ticket = Ticket(job=service.submit(task, arguments, s.owner), model=s.model)
+    update(other=put(s.other, purpose, ticket))
+
+
+def result(purpose: str) -> dict[str, Any] | None:
+    """What the job brought, once; None while it runs (then show `wait`) or when none was started.
+
+    Raises:
+        LwcoreError: the job failed; its sentence says why.
+    """
+    ticket = session().other.get(purpose)
+    if ticket is None:
+        return None
+    status = service.status(ticket.job)
+    if status.state in _LIVE:
+        return None
+    forget(purpose)
+    if status.state == "done" and status.result is not None:
+        return dict(status.result)
+    raise LwcoreError(status.error or t("measure.cancelled"))
+
+
+def forget(purpose: str) -> None:
+    """Drop the ticket of a job."""
+    update(other=put(session().other, purpose, None))
+
+
+@st.fragment(run_every=_POLL_SECONDS)
+def wait(purpose: str, words: str) -> None:
+    """Progress of a job begun with `start`; when it ends, the whole page runs again."""
+    ticket = session().other.get(purpose)
+    status = service.status(ticket.job) if ticket else None
+    if status is None or status.state not in _LIVE:
+        st.rerun()
+    st.progress(min(1.0, max(0.0, status.progress)), text=words)

@@ -1,0 +1,148 @@
+"""What the recipe saves and costs: the estimate at once, the measurement when it is there."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from lwcore import units
+from lwcore.errors import LwcoreError
+from lwcore.evaluation.result import Evaluation
+from lwcore.scenarios import Attempt
+from pages.ui import charts, errors, measuring, pictures, service
+from pages.ui.state import Session
+from pages.ui.text import note, plain, t
+
+_SURE = 0.05  # the customary level of a test
+
+
+def draw(s: Session) -> None:
+    """The right-hand side of Slim."""
+    known = measuring.attempt(s)
+    try:
+        plan = service.plan(s.model, s.recipe)
+    except LwcoreError as error:
+        errors.tell(str(error))
+        return
+    with st.container(border=True, key="verdict"):
+        if known:
+            _measured(known)
+        else:
+            _estimated(s, plan)
+    if known is None:
+        return
+    _strip(known)
+    _notes(known.notes)
+    _details(known)
+
+
+def _estimated(s: Session, plan: service.Plan) -> None:
+    st.markdown(t("result.estimate.title"))
+    st.markdown(t("result.estimate", params=units.change(plan.before.params, plan.after.params),
+                  macs=units.change(plan.before.macs, plan.after.macs),
+                  size=units.change(plan.before.size_bytes, plan.after.size_bytes)))
+    if s.measuring:
+        measuring.watch()
+        return
+    if s.failed and s.failed[0] == s.recipe and s.failed[1]:
+        errors.tell(s.failed[1])
+    if not measuring.by_itself(s):
+        st.caption(t("measure.slow"))
+    st.button(t("measure.button"), key="measure", type="primary", on_click=measuring.keep_up, args=(True,),
+              icon=":material/speed:")
+
+
+def _measured(known: Attempt) -> None:
+    e = known.evaluation
+    if known.is_original:
+        st.markdown(t("result.original.title"))
+        _headline_original(e)
+        return
+    st.markdown(t("result.measured.title"))
+    if e.top1 is not None and e.reference_top1 is not None:
+        st.markdown(t("result.accuracy", before=units.percent(e.reference_top1), after=units.percent(e.top1)))
+        st.caption(t("result.interval", low=units.percent(e.top1_low or 0), high=units.percent(e.top1_high or 1), n=f"{e.n:,}"))
+        st.markdown(verdict(e))
+    elif e.agreement is not None:
+        st.markdown(t("result.agreement", share=units.percent(e.agreement)))
+        st.caption(t("result.interval", low=units.percent(e.agreement_low or 0), high=units.percent(e.agreement_high or 1),
+                     n=f"{e.n:,}"))
+        st.markdown(t("result.agreement.text", n=f"{e.changed_total:,}", all=f"{e.n:,}"))
+
+
+def _headline_original(e: Evaluation) -> None:
+    if e.top1 is not None:
+        st.markdown(t("result.original", accuracy=units.percent(e.top1)))
+        st.caption(t("result.interval", low=units.percent(e.top1_low or 0), high=units.percent(e.top1_high or 1), n=f"{e.n:,}"))
+    else:
+        st.markdown(t("result.original.unlabelled"))
+    st.markdown(t("result.original.next"))
+
+
+def verdict(e: Evaluation) -> str:
+    """The paired test in plain words."""
+    difference, p = e.difference or 0.0, e.p_value if e.p_value is not None else 1.0
+    values = {"points": f"{100 * abs(difference):.1f}", "n": f"{e.n:,}", "p": "< 0.001" if p < 0.001 else f"= {p:.2g}",
+              "low": f"{100 * (e.difference_low or 0):+.1f}".replace("-", "−"),
+              "high": f"{100 * (e.difference_high or 0):+.1f}".replace("-", "−")}
+    if not difference:
+        return t("verdict.same", **values)
+    if p >= _SURE:
+        return t("verdict.noise", **values)
+    return t("verdict.worse" if difference < 0 else "verdict.better", **values)
+
+
+def _strip(known: Attempt) -> None:
+    """The honest-size strip: all sizes together, so that none can flatter alone."""
+    e, before = known.evaluation, known.before
+    now, was = e.latency_ms, e.reference_latency_ms
+    with st.grid("auto", min_column_width=148, border=True):
+        st.metric(t("cost.params"), units.count(e.params), _delta(before.params, e.params), delta_color="inverse")
+        st.metric(t("strip.nonzeros"), units.count(e.nonzeros), _delta(before.params, e.nonzeros), delta_color="inverse",
+                  help=t("strip.nonzeros.help"))
+        st.metric(t("cost.macs"), units.count(e.macs), _delta(before.macs, e.macs), delta_color="inverse")
+        st.metric(t("cost.file"), units.size(e.size_bytes), _delta(before.size_bytes, e.size_bytes), delta_color="inverse")
+        st.metric(t("strip.gzip"), units.size(e.gzip_bytes), _delta(e.reference_gzip_bytes, e.gzip_bytes),
+                  delta_color="inverse", help=t("strip.gzip.help"))
+        if now is not None:
+            st.metric(t("cost.latency"), units.milliseconds(now), _delta(was, now), delta_color="inverse",
+                      help=t("strip.latency.help", low=units.milliseconds(e.latency_low_ms or now),
+                             high=units.milliseconds(e.latency_high_ms or now), threads=e.threads, batch=e.latency_batch))
+
+
+def _delta(before: float | None, after: float) -> str | None:
+    change = units.change(before, after) if before else "–"
+    return None if change in ("–", "±0 %") else change.replace("−", "-")
+
+
+def _notes(notes: tuple[str, ...]) -> None:
+    for sentence in dict.fromkeys(notes):
+        st.markdown(f":material/info: {plain(note(sentence))}")
+
+
+def _details(known: Attempt) -> None:
+    e = known.evaluation
+    parts = {"classes": bool(e.per_class), "confusion": bool(e.confusion or e.confused),
+             "changed": not known.is_original and bool(e.changed_total)}
+    shown = [name for name, there in parts.items() if there]
+    if not shown:
+        return
+    tab = st.segmented_control(t("result.details"), shown, default=shown[0], required=True, key="slim-tab",
+                               format_func=lambda k: t(f"tab.{k}"), label_visibility="collapsed")
+    if tab == "classes":
+        rows = [{"name": r.name, "before": r.before, "after": r.after} for r in e.per_class[:60]]
+        st.vega_lite_chart(charts.by_class(rows, x=t("chart.share_right"), before=t("layers.original"), after=t("layers.slimmed")),
+                           alt=t("chart.classes.alt"))
+    elif tab == "confusion":
+        _confusion(known)
+    elif tab == "changed":
+        pictures.draw(known)
+
+
+def _confusion(known: Attempt) -> None:
+    e = known.evaluation
+    names = [r.name for r in e.per_class]
+    if e.confusion and len(names) == len(e.confusion):
+        st.vega_lite_chart(charts.confusion(e.confusion, names, x=t("chart.answer"), y=t("chart.truth")), alt=t("chart.confusion.alt"))
+        return
+    st.dataframe([{t("chart.truth"): c.label, t("chart.answer"): c.answer, t("layers.how_many"): c.count} for c in e.confused],
+                 hide_index=True, alt=t("chart.confusion.alt"))

@@ -1,0 +1,123 @@
+"""The web server's side of `lwcore`: one store, one set of workers, and models by reference, remembered."""
+
+from __future__ import annotations
+
+import math
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+import lwcore
+from lwcore.analysis.cost import Cost
+from lwcore.graph import Graph
+from lwcore.jobs import Jobs, JobStatus
+from lwcore.model import Card, Model
+from lwcore.recipe import Recipe
+from lwcore.settings import SETTINGS
+from lwcore.store import Store, is_fingerprint
+
+if TYPE_CHECKING:
+    from lwcore.analysis.coupling import Coupling
+    from lwcore.slimming import Plan
+
+# Sliders answer by themselves where a measurement is about this many multiply–accumulates or fewer (a second or two).
+_QUICK_MACS = 1.5e11
+_WARM = ("pandas", "pyarrow", "onnx", "PIL.Image", "lwcore.analysis.coupling", "lwcore.slimming")
+
+
+@st.cache_resource
+def jobs() -> Jobs:
+    """The workers of this server."""
+    return Jobs(SETTINGS)
+
+
+@st.cache_resource
+def store() -> Store:
+    """The store of this server."""
+    return Store()
+
+
+def warm() -> None:
+    """Slow imports, the gallery's numbers and the workers, before the first visitor comes."""
+    for name in _WARM:
+        import_module(name)
+    jobs().warm()
+    for ref in gallery():
+        outline(ref)
+
+
+def close() -> None:
+    """Stop the workers."""
+    jobs().close()
+
+
+@st.cache_resource(max_entries=1)
+def gallery() -> dict[str, Card]:
+    """Id → card of the built-in models, in the order shown."""
+    return dict(lwcore.gallery())
+
+
+@st.cache_resource(max_entries=12)
+def model(ref: str) -> Model:
+    """A model by built-in id or fingerprint; raises `ModelError` when there is none (any more)."""
+    if is_fingerprint(ref):
+        return store().model(ref)
+    return lwcore.load(ref) if ref in gallery() else _no_model(ref)
+
+
+def _no_model(ref: str) -> Model:
+    raise lwcore.LwcoreError(f"Expected a built-in model or one that was uploaded here, found {ref[:80]!r}. "
+                             "Choose a model on the Start page.")
+
+
+@st.cache_resource(max_entries=64)
+def cost(ref: str) -> Cost:
+    """Exact totals of a model."""
+    return lwcore.cost(model(ref))
+
+
+@st.cache_resource(max_entries=16)
+def coupling(ref: str) -> Coupling:
+    """What hangs together in a model."""
+    return lwcore.couple(model(ref))
+
+
+@st.cache_resource(max_entries=512)
+def _plan(ref: str, recipe: str) -> Plan:
+    return lwcore.plan(model(ref), Recipe.loads(recipe))
+
+
+def plan(ref: str, recipe: Recipe) -> Plan:
+    """What a recipe would leave of a model; raises `LwcoreError` when it cannot be carried out."""
+    return _plan(ref, recipe.dumps())
+
+
+@st.cache_resource(max_entries=64)
+def outline(ref: str) -> tuple[float, ...]:
+    """The silhouette of a network: output channels of its convolutions and matrix products in order, 0–1."""
+    graph = Graph.view(model(ref))
+    widths = [graph.shapes[n.output[0]][1] for n in graph.nodes
+              if n.op_type in ("Conv", "Gemm", "MatMul") and len(graph.shapes.get(n.output[0], ())) > 1]
+    most = max(widths, default=1)
+    return tuple(math.sqrt(width / most) for width in widths)
+
+
+def is_quick(ref: str, samples: int) -> bool:
+    """Whether measuring takes about a second, so that it needs no button."""
+    return cost(ref).macs * max(samples, 1) <= _QUICK_MACS
+
+
+def submit(task: str, arguments: dict[str, Any], owner: str) -> str:
+    """Ask the workers for something; the same question twice is one job."""
+    return jobs().submit(task, arguments, owner=owner)
+
+
+def status(job: str) -> JobStatus:
+    """How far a job is."""
+    return jobs().status(job)
+
+
+def cancel(job: str) -> None:
+    """Stop a job."""
+    jobs().cancel(job)

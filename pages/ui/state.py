@@ -1,0 +1,97 @@
+"""What a session knows, in one frozen value; widgets only edit it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import streamlit as st
+
+from lwcore.recipe import Recipe
+from lwcore.scenarios import Log
+
+_KEY = "slimlab"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnSamples:
+    """A sample set that this person uploaded, made for one model's input."""
+
+    ref: str
+    name: str
+    n: int
+    labelled: bool
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ticket:
+    """A job in flight: what it was asked, so that a stale answer is not taken for a new one."""
+
+    job: str
+    model: str
+    samples: str = ""
+    recipe: Recipe | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """The truth of one browser tab.
+
+    Attributes:
+        owner: name under which the workers know this session.
+        model: built-in id or fingerprint; empty before anything is chosen.
+        uploads: fingerprint → name of the models uploaded here.
+        samples: model → chosen sample set (built-in id or fingerprint); empty text: none.
+        own: model → sample sets uploaded for it.
+        overrides: group → amount set by hand, for the present model.
+        base: the overrides that the table of groups was last drawn from; its own edits come on top.
+        loads: how often a recipe was put into the controls; a new number resets the table of groups.
+        recipe: what the sliders on Slim say.
+        log: everything measured.
+        measuring, other: jobs in flight; `other` by purpose.
+        failed: recipe and error of the last measurement, shown until the recipe changes.
+        draft: fingerprint of an uploaded model that is still to be described.
+        profiles: layer tables by model reference, as the worker returned them.
+        layer: the layer picked on Layers, by name.
+        drops: how many files were taken in; a new number empties the upload boxes.
+    """
+
+    owner: str
+    model: str = ""
+    uploads: Mapping[str, str] = field(default_factory=dict)
+    samples: Mapping[str, str] = field(default_factory=dict)
+    own: Mapping[str, tuple[OwnSamples, ...]] = field(default_factory=dict)
+    overrides: Mapping[str, float] = field(default_factory=dict)
+    base: Mapping[str, float] = field(default_factory=dict)
+    loads: int = 0
+    recipe: Recipe = Recipe()
+    log: Log = Log()
+    measuring: Ticket | None = None
+    other: Mapping[str, Ticket] = field(default_factory=dict)
+    failed: tuple[Recipe, str] | None = None
+    draft: str = ""
+    profiles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    layer: str = ""
+    drops: int = 0
+
+
+def session() -> Session:
+    """This session's state."""
+    if _KEY not in st.session_state:
+        st.session_state[_KEY] = Session(owner=uuid.uuid4().hex)
+    return st.session_state[_KEY]  # type: ignore[no-any-return]
+
+
+def update(**changes: Any) -> Session:
+    """Put changed fields in place."""
+    st.session_state[_KEY] = replace(session(), **changes)
+    return session()
+
+
+def put(mapping: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """A copy of a mapping with one entry set, or taken out when the value is None."""
+    rest = {k: v for k, v in mapping.items() if k != key}
+    return rest if value is None else {**rest, key: value}

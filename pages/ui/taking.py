@@ -1,0 +1,107 @@
+"""The files to take home, made when they are asked for."""
+
+from __future__ import annotations
+
+import json
+import re
+from urllib.parse import urlencode, urlsplit
+
+import streamlit as st
+
+from lwcore import report, units
+from lwcore.scenarios import Attempt
+from lwcore.store import is_fingerprint
+from pages.ui import errors, form, measuring, service
+from pages.ui.comparing import title
+from pages.ui.state import Session, session
+from pages.ui.text import t
+
+
+def attempt() -> Attempt | None:
+    """The measured attempt of the present recipe; when there is none yet, it is asked for here."""
+    measuring.keep_up()
+    s = session()
+    known = measuring.attempt(s)
+    if known is not None:
+        return known
+    if s.measuring:
+        measuring.watch()
+        return None
+    if s.failed and s.failed[0] == s.recipe and s.failed[1]:
+        errors.tell(s.failed[1])
+    st.markdown(t("take.not_measured"))
+    st.button(t("measure.button"), key="measure", type="primary", on_click=measuring.keep_up, args=(True,),
+              icon=":material/speed:")
+    return None
+
+
+def stem(known: Attempt) -> str:
+    """A file name made of the model's name; only plain letters, because names come from strangers."""
+    name = known.model if not is_fingerprint(known.model) else service.model(known.model).card.name
+    plain = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower() or "model"
+    return plain[:60] + ("" if known.is_original else "-slim")
+
+
+def draw_files(known: Attempt) -> None:
+    """One card a file; the model is the primary action."""
+    name, slimmed = stem(known), service.model(known.slimmed)
+    with st.container(border=True, key="take-files"):
+        st.markdown(t("take.summary", what=title(known.recipe), size=units.size(slimmed.size_bytes),
+                      change=units.change(known.before.size_bytes, slimmed.size_bytes)))
+        st.download_button(t("take.onnx"), slimmed.data, f"{name}.onnx", "application/octet-stream", key="take-onnx",
+                           type="primary", icon=":material/download:", on_click="ignore")
+        with st.container(horizontal=True):
+            st.download_button(t("take.card"), lambda: slimmed.card_json().encode(), f"{name}.json", "application/json",
+                               key="take-card", on_click="ignore", icon=":material/badge:")
+            st.download_button(t("take.recipe"), known.recipe.dumps().encode(), f"{name}-recipe.json", "application/json",
+                               key="take-recipe", on_click="ignore", icon=":material/list_alt:")
+            st.download_button(t("take.report"), lambda: _report(known).encode(), f"{name}-report.html", "text/html",
+                               key="take-report", on_click="ignore", icon=":material/article:")
+        st.caption(t("take.text"))
+
+
+def _report(known: Attempt) -> str:
+    others = session().log.of(known.model, known.samples)
+    return report.build(service.model(known.model), service.model(known.slimmed), known, others)
+
+
+def draw_lines(known: Attempt) -> None:
+    """Python and command lines for the same bytes."""
+    st.subheader(t("take.again"), anchor=False)
+    st.caption(t("take.again.text"))
+    own = is_fingerprint(known.model)
+    ref = f"{stem(known).removesuffix('-slim')}-original.onnx" if own else known.model
+    calibration = service.model(known.model).card.calibration or ("pictures.zip" if is_fingerprint(known.samples) else known.samples)
+    if own:
+        original = service.model(known.model)
+        st.download_button(t("take.original"), original.data, ref, "application/octet-stream", key="take-original",
+                           on_click="ignore", icon=":material/download:")
+    name = stem(known)
+    st.code(f"python -m lwcore slim {ref} --recipe {name}-recipe.json --samples {calibration} --out {name}.onnx", "bash",
+            wrap_lines=True)
+    st.code("\n".join((
+        "from pathlib import Path", "import lwcore", "",
+        f"model = lwcore.load({ref!r})",
+        f"recipe = lwcore.Recipe.from_json({json.dumps(_minimal(known))})",
+        f"samples = lwcore.load_samples({calibration!r}, model)",
+        "slimmed = lwcore.apply(model, recipe, samples=samples)",
+        f"Path({name + '.onnx'!r}).write_bytes(slimmed.model.data)")), "python", wrap_lines=True)
+
+
+def _minimal(known: Attempt) -> dict[str, object]:
+    """The recipe as Python can read it: JSON's null, true and false have other names there, so they are left out."""
+    data = known.recipe.to_json()
+    data["steps"] = [{k: v for k, v in step.items() if v is not None} for step in data["steps"]]
+    return data
+
+
+def draw_link(s: Session) -> None:
+    """A link that opens the same model with the same sliders."""
+    st.subheader(t("take.link"), anchor=False)
+    st.caption(t("take.link.text"))
+    url = urlsplit(st.context.url or "")
+    query = urlencode({"model": s.model, "recipe": form.to_link(s.recipe)})
+    root = url.path.rsplit("/", 1)[0]
+    st.code(f"{url.scheme}://{url.netloc}{root}/slim?{query}", None, wrap_lines=True)
+    if is_fingerprint(s.model):
+        st.caption(t("take.link.own"))

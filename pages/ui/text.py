@@ -1,0 +1,70 @@
+"""All interface text: one catalogue a language, chosen from the browser, kept in the URL."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import lru_cache
+from pathlib import Path
+
+import streamlit as st
+
+LANGUAGES = {"en": "English", "zh": "简体中文"}
+FOLDER = Path(__file__).resolve().parent / "texts"
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:&])")
+
+
+@lru_cache(maxsize=len(LANGUAGES))
+def catalogue(language: str) -> dict[str, str]:
+    """Key → text of one language."""
+    return dict(json.loads((FOLDER / f"{language}.json").read_text(encoding="utf-8")))
+
+
+def from_locale(locale: str | None) -> str:
+    """The language to begin with: Chinese for every `zh-…` browser, English otherwise."""
+    return "zh" if (locale or "").lower().startswith("zh") else "en"
+
+
+def language() -> str:
+    """The language of this session."""
+    chosen = st.session_state.get("language")
+    return chosen if chosen in LANGUAGES else from_locale(st.context.locale)
+
+
+def t(key: str, **values: object) -> str:
+    """A text in the session's language, its placeholders filled in; raises `KeyError` for a key nobody wrote."""
+    text = catalogue(language())[key]
+    return text.format(**values) if values else text
+
+
+def known(key: str, fallback: str) -> str:
+    """A text that may be missing on purpose (names of uploads), with what to show then."""
+    return catalogue(language()).get(key, fallback)
+
+
+def plain(text: object) -> str:
+    """Escape what Markdown would read as an instruction, so that a stranger's name is shown as it is."""
+    return _MARKDOWN.sub(r"\\\1", str(text))
+
+
+@lru_cache(maxsize=1)
+def _patterns() -> tuple[tuple[re.Pattern[str], str], ...]:
+    """English sentences of `lwcore` that have a translation: key `note.…` in en.json → pattern."""
+    found = []
+    for key, text in catalogue("en").items():
+        if key.startswith("note."):
+            names = re.split(r"\{(\w+)\}", text)
+            pattern = "".join(f"(?P<{part}>.+?)" if i % 2 else re.escape(part) for i, part in enumerate(names))
+            found.append((re.compile(pattern + r"\Z"), key))
+    return tuple(found)
+
+
+def note(sentence: str) -> str:
+    """A note or error sentence of `lwcore` in the session's language; as it is when there is no translation."""
+    if language() == "en":
+        return sentence
+    for pattern, key in _patterns():
+        match = pattern.match(sentence)
+        if match:
+            return catalogue(language())[key].format(**match.groupdict())
+    return sentence

@@ -1,0 +1,107 @@
+"""Write a torch network as a clean ONNX file: dynamic batch, readable names, nothing of this machine in it."""
+
+from __future__ import annotations
+
+import ast
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir
+import torch
+from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedNodesPass
+from torch import nn
+
+OPSET = 18
+SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+def to_onnx(model: nn.Module, shape: Sequence[int], *, optimize: bool = True) -> onnx.ModelProto:
+    """Export ``model`` (eval mode) with input "input" of (batch, *shape) and output "logits".
+
+    Args:
+        model: The network; it is put into eval mode.
+        shape: (C, H, W) of one sample.
+        optimize: Let the exporter fold constants, which also folds batch norms; without it only what is unused goes.
+    """
+    program = torch.onnx.export(
+        model.eval(),
+        (torch.zeros(2, *shape),),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=["input"],
+        output_names=["logits"],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        optimize=optimize,
+        verbose=False,
+    )
+    assert program is not None
+    if not optimize:
+        onnx_ir.passes.Sequential(LiftConstantsToInitializersPass(), RemoveUnusedNodesPass())(program.model)
+    proto = program.model_proto
+    _rename(proto.graph)
+    _strip(proto)
+    onnx.checker.check_model(proto, full_check=True)
+    return proto
+
+
+def _scope(node: onnx.NodeProto) -> str:
+    """Dotted path of the torch module that made ``node``."""
+    value = next((p.value for p in node.metadata_props if p.key == SCOPES), "[]")
+    return next((s for s in reversed(ast.literal_eval(value)[:-1]) if s), "")
+
+
+def _rename(graph: onnx.GraphProto) -> None:
+    """Name nodes and values after their torch module: ``stage2.0.expand.conv.Conv``."""
+    fixed = {v.name for v in [*graph.input, *graph.output]}
+    constants = {i.name for i in graph.initializer if "." not in i.name}
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for node in graph.node:
+        name = _unique(f"{_scope(node)}.{node.op_type}".lstrip("."), taken)
+        node.name = name
+        for slot, value in enumerate(node.input):
+            if value in constants:
+                names.setdefault(value, f"{name}.constant{slot}")
+        for slot, value in enumerate(node.output):
+            if value not in fixed:
+                names[value] = name if slot == 0 else f"{name}.{slot}"
+    for node in graph.node:
+        node.input[:] = [names.get(v, v) for v in node.input]
+        node.output[:] = [names.get(v, v) for v in node.output]
+    for tensor in graph.initializer:
+        tensor.name = names.get(tensor.name, tensor.name)
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    candidate, count = name, 1
+    while candidate in taken:
+        count += 1
+        candidate = f"{name}_{count}"
+    taken.add(candidate)
+    return candidate
+
+
+def _strip(proto: onnx.ModelProto) -> None:
+    """Remove the exporter's notes (stack traces, symbolic names) and intermediate shapes."""
+    graph = proto.graph
+    del proto.metadata_props[:], graph.metadata_props[:], graph.value_info[:]
+    graph.name, graph.doc_string, proto.doc_string = "main", "", ""
+    for item in [*graph.node, *graph.initializer, *graph.input, *graph.output]:
+        del item.metadata_props[:]
+        item.doc_string = ""
+
+
+def parameters(proto: onnx.ModelProto) -> int:
+    """Elements of the graph's float initializers that are not scalars (limits of Clip and the like)."""
+    return sum(int(np.prod(i.dims)) for i in proto.graph.initializer if i.dims and i.data_type in (1, 10))
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write ``data`` so that a reader sees the old file or the new one, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(data)
+    os.replace(part, path)
