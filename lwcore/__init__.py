@@ -1,7 +1,36 @@
-"""lwcore: load a network as one ONNX graph, see what it costs, slim it, measure it. Verbs in the order of use."""
+"""lwcore: load a network as one ONNX graph, see what it costs, slim it, measure it. Verbs in the order of use.
 
+>>> import lwcore
+>>> model = lwcore.load("fashion-mobilenetv2")
+>>> recipe = lwcore.Recipe(steps=(lwcore.Channels(amount=0.3),))
+>>> slim = lwcore.apply(model, recipe)
+>>> lwcore.evaluate(slim.model, lwcore.load_samples("fashion-test", model), against=model)
+"""
+
+from typing import TYPE_CHECKING
+
+from lwcore.analysis.cost import Cost, cost
+from lwcore.analysis.coupling import Coupling, couple
 from lwcore.errors import LwcoreError
+from lwcore.evaluation import Evaluation, evaluate
 from lwcore.model import Card, InputSpec, Model
+from lwcore.recipe import Budget, Channels, Connections, Precision, Recipe
+from lwcore.samples import SampleSet, load_samples
+from lwcore.slimming import Plan, Slimmed, apply, plan
 from lwcore.sources import gallery, load
 
-__all__ = ["Card", "InputSpec", "LwcoreError", "Model", "gallery", "load"]
+if TYPE_CHECKING:
+    from lwcore.analysis.profile import Profile, profile
+
+__all__ = ["Budget", "Card", "Channels", "Connections", "Cost", "Coupling", "Evaluation", "InputSpec", "LwcoreError",
+           "Model", "Plan", "Precision", "Profile", "Recipe", "SampleSet", "Slimmed", "apply", "cost", "couple", "evaluate",
+           "gallery", "load", "load_samples", "plan", "profile"]
+
+
+def __getattr__(name: str) -> object:
+    """`profile` needs torch, which takes seconds to import: only whoever asks for it pays."""
+    if name in ("Profile", "profile"):
+        from lwcore.analysis import profile as module
+
+        return getattr(module, name)
+    raise AttributeError(f"module 'lwcore' has no attribute {name!r}")

@@ -81,8 +81,8 @@ def _groups(options: argparse.Namespace) -> Answer:
     coupling = lwcore.couple(model)
     groups = [{"name": g.name, "channels": g.channels, "layers": list(g.layers)} for g in coupling.groups]
     frozen = [{"layer": f.layer, "reason": f.reason} for f in coupling.frozen]
-    lines = [f"{g['name']:32} {g['channels']:>5} channels  {', '.join(g['layers'])}" for g in groups]
-    lines += [f"{f['layer']:32} frozen: {f['reason']}" for f in frozen]
+    lines = [f"{g.name:32} {g.channels:>5} channels  {', '.join(g.layers)}" for g in coupling.groups]
+    lines += [f"{f.layer:32} frozen: {f.reason}" for f in coupling.frozen]
     return {"groups": groups, "frozen": frozen}, "\n".join(lines)
 
 
@@ -112,7 +112,7 @@ def _evaluate(options: argparse.Namespace) -> Answer:
     samples = lwcore.load_samples(options.samples, model)
     report = lwcore.evaluate(model, samples, against=against, threads=options.threads)
     notes = [*model.notes, *samples.notes, *report.notes]
-    return {**report.to_json(), "notes": notes}, _with_notes(_report_text(report), notes)
+    return {**report.to_json(), "notes": notes}, _with_notes(str(report), notes)
 
 
 _COMMANDS: Mapping[str, Callable[[argparse.Namespace], Answer]] = {
@@ -204,29 +204,6 @@ def _changed(name: str, before: float, after: float, show: Callable[[float], str
 
 def _with_notes(text: str, notes: Sequence[str]) -> str:
     return "\n".join([text, *(f"note: {note}" for note in notes)])
-
-
-def _report_text(report: lwcore.Evaluation) -> str:
-    lines = [f"samples      {report.n}"]
-    if report.top1 is not None:
-        lines.append(_with_interval("top-1", report.top1, report.top1_low, report.top1_high))
-    if report.agreement is not None:
-        lines.append(_with_interval("agreement", report.agreement, report.agreement_low, report.agreement_high))
-    if report.difference is not None:
-        lines.append(_with_interval("difference", report.difference, report.difference_low, report.difference_high)
-                     + f", McNemar p = {report.p_value:.3g}")
-    lines.append(f"latency      {units.milliseconds(report.latency_ms or 0.0)} a run of {report.latency_batch}, "
-                 f"{report.threads} threads")
-    if report.reference_latency_ms is not None:
-        lines.append(f"original     {units.milliseconds(report.reference_latency_ms)}")
-    lines += [f"file         {units.size(report.size_bytes)} ({units.size(report.gzip_bytes)} gzipped)",
-              f"parameters   {units.count(report.params)} ({units.count(report.nonzeros)} not zero)",
-              f"MACs         {units.count(report.macs)}"]
-    return "\n".join(lines)
-
-
-def _with_interval(name: str, value: float, low: float | None, high: float | None) -> str:
-    return f"{name:12} {units.percent(value)} (95 %: {units.percent(low or 0.0)} to {units.percent(high or 0.0)})"
 
 
 # -- the options ---------------------------------------------------------------------------------------------------

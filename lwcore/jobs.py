@@ -225,7 +225,7 @@ class Jobs:
         ticket = self._tickets.get(job_id)
         if ticket is None:
             return JobStatus(job_id=job_id, task="", state="failed", error_kind="JobError",
-                             error="This job is not known (any more); the server may have been restarted. Start it again.")
+                             error="This job is not known (any more); the server may have restarted. Start it again.")
         run = ticket.run
         if ticket.cancelled:
             return JobStatus(job_id=job_id, task=run.task.name, state="cancelled")

@@ -36,6 +36,7 @@ class Channels:
         budget: instead of one amount for all, share the removal out by measured sensitivity.
         criterion: a name in `lwcore.slimming.criteria.CRITERIA`.
         compensate: closed-form re-fit of the consumers ("sequential" measures best, "one-shot" is fastest).
+        align: keep whole blocks of so many channels, because processors compute in blocks; 1 removes single channels.
     """
 
     kind: ClassVar[str] = "channels"
@@ -44,6 +45,7 @@ class Channels:
     budget: Budget | None = None
     criterion: str = "l2"
     compensate: Compensation = "sequential"
+    align: int = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +141,7 @@ def _read_channels(body: dict[str, Any], path: str) -> Channels:
         criterion=_choice(body.get("criterion", default.criterion), f"{path}.criterion", tuple(CRITERIA)),
         compensate=_choice(body.get("compensate", default.compensate), f"{path}.compensate",
                            ("none", "one-shot", "sequential")),
+        align=_whole(body.get("align", default.align), f"{path}.align", 1, 64),
     )
 
 

@@ -15,7 +15,8 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Literal
 
-from lwcore.errors import LwcoreError, ModelError
+from lwcore.errors import ModelError, SampleError
+from lwcore.progress import Progress, part
 from lwcore.registry import Registry
 from lwcore.settings import ASSETS, ROOT
 from lwcore.store import Store, digest, is_fingerprint
@@ -24,10 +25,10 @@ if TYPE_CHECKING:
     from lwcore.evaluation import Reference
     from lwcore.model import Model
     from lwcore.samples import SampleSet
+    from lwcore.slimming.allocate import Sensitivity
 
 Kind = Literal["onnx", "torch"]
 Json = dict[str, Any]
-Progress = Callable[[float, str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +87,7 @@ def run_task(name: str, arguments: Mapping[str, Any], store: Store, progress: Pr
 _WARM = ("onnx.checker", "onnx.helper", "onnx.numpy_helper", "onnx.shape_inference", "PIL.Image", "lwcore.evaluation",
          "lwcore.slimming", "lwcore.sources.upload", "lwcore.samples.builtin")
 _WARM_KIND: Mapping[Kind, tuple[str, ...]] = {
-    "onnx": ("onnxruntime", "lwcore.analysis.sensitivity"),
+    "onnx": ("onnxruntime",),
     "torch": ("torch", "torchinfo", "lwcore.analysis.profile"),
 }
 
@@ -98,6 +99,7 @@ def warm(kind: Kind) -> None:
     """
     for module in (*_WARM, *_WARM_KIND[kind]):
         import_module(module)
+    versions()
     if kind == "onnx":
         from lwcore.samples.builtin import SETS, load_set
         from lwcore.sources.builtin import ids, load_builtin
@@ -135,8 +137,7 @@ def find_reference(store: Store, model: Model, samples: SampleSet) -> Reference:
     """What the original model answers on a sample set; worked out once, then kept."""
     from lwcore.evaluation import Reference, reference
 
-    key = digest(b"reference", model.fingerprint.encode(), str(model.card.input).encode(),
-                 samples.fingerprint.encode(), versions().encode())
+    key = _kept_key(b"reference", model, samples)
     arrays = store.arrays(key)
     if arrays is not None:
         return Reference(model=model.fingerprint, samples=samples.fingerprint, logits=arrays["logits"])
@@ -145,9 +146,22 @@ def find_reference(store: Store, model: Model, samples: SampleSet) -> Reference:
     return made
 
 
-def part(progress: Progress, start: float, stop: float) -> Progress:
-    """The progress of one stage, 0–1, as a slice of the whole task's."""
-    return lambda share, message: progress(start + (stop - start) * min(1.0, max(0.0, share)), message)
+def find_sensitivity(store: Store, model: Model, samples: SampleSet, progress: Progress) -> Sensitivity:
+    """How much each group of channels matters, measured on calibration samples; worked out once, then kept."""
+    from lwcore.slimming.allocate import Sensitivity, measure_sensitivity
+
+    key = _kept_key(b"sensitivity", model, samples)
+    known = store.get_result(key)
+    if known is not None:
+        return Sensitivity.from_json(known)
+    made = measure_sensitivity(model, samples, progress)
+    store.put_result(key, made.to_json())
+    return made
+
+
+def _kept_key(what: bytes, model: Model, samples: SampleSet) -> str:
+    return digest(what, model.fingerprint.encode(), repr(model.card.input).encode(), samples.fingerprint.encode(),
+                  versions().encode())
 
 
 # -- the tasks -----------------------------------------------------------------------------------------------------
@@ -160,7 +174,8 @@ def ingest(store: Store, progress: Progress, *, upload: str, name: str, card: Ma
     from lwcore.sources.upload import read_upload
 
     progress(0.1, "Reading the file")
-    model = read_upload(store.upload(upload), name, None if card is None else dict(card))
+    size = None if card is None else Card.from_json(card).input.size
+    model = read_upload(store.upload(upload), name, size)
     if card is not None:
         model = Model(data=model.data, card=Card.from_json(card, model.card), notes=model.notes)
     return {"model": store.put_model(model), "card": model.card.to_json(), "notes": list(model.notes)}
@@ -207,23 +222,26 @@ def measure(store: Store, progress: Progress, *, model: str, recipe: Mapping[str
         `model` (fingerprint of the slimmed model), `before` and `after` (costs), `seconds`, `recipe`, `evaluation`,
         `notes`.
     """
-    import dataclasses
-
     from lwcore.evaluation import evaluate
-    from lwcore.recipe import Recipe
+    from lwcore.recipe import Channels, Recipe
     from lwcore.slimming import apply
 
     original = find_model(store, model)
     known = find_samples(store, samples, original)
     steps = Recipe.from_json(recipe)
-    slimmed = apply(original, steps, samples=_calibration(store, original, calibration, known),
-                    progress=part(progress, 0.0, 0.55))
+    pictures = _calibration(store, original, calibration, known)
+    first, start = next(iter(steps.steps), None), 0.0
+    sensitivity = None
+    if isinstance(first, Channels) and first.budget is not None:
+        start = 0.3
+        sensitivity = find_sensitivity(store, original, pictures, part(progress, 0.0, start))
+    slimmed = apply(original, steps, samples=pictures, sensitivity=sensitivity, progress=part(progress, start, 0.55))
+    progress(0.55, "Asking the original model")
     reference = find_reference(store, original, known)
     report = evaluate(slimmed.model, known, against=original, reference=reference, latency=latency,
                       progress=part(progress, 0.6, 1.0))
-    return {"model": store.put_model(slimmed.model), "before": dataclasses.asdict(slimmed.before),
-            "after": dataclasses.asdict(slimmed.after), "seconds": slimmed.seconds, "recipe": steps.to_json(),
-            "evaluation": report.to_json(), "notes": [*slimmed.notes, *report.notes]}
+    return {**slimmed.to_json(), "model": store.put_model(slimmed.model), "evaluation": report.to_json(),
+            "notes": [*slimmed.notes, *report.notes]}
 
 
 def _calibration(store: Store, model: Model, ref: str | None, samples: SampleSet) -> SampleSet:
@@ -243,16 +261,13 @@ def evaluate_model(store: Store, progress: Progress, *, model: str, samples: str
 
 
 @task("sensitivity", kind="onnx")
-def sensitivity(store: Store, progress: Progress, *, model: str, samples: str, step: Mapping[str, Any] | None = None
-                ) -> Json:
-    """How much each group of channels hurts when it alone is cut; `step` is a channels step of a recipe."""
-    from lwcore.analysis.sensitivity import sensitivity as measured
-    from lwcore.recipe import Channels, Recipe
+def sensitivity(store: Store, progress: Progress, *, model: str, samples: str | None = None) -> Json:
+    """How much each group of channels hurts when it alone is slimmed: `Sensitivity.to_json()`.
 
+    Measured on `samples`, else on the card's calibration set.
+    """
     found = find_model(store, model)
-    steps = Recipe.from_json({"steps": [step]}).steps if step else (Channels(),)
-    if not isinstance(steps[0], Channels):
-        raise LwcoreError(f"step.kind: expected channels, found {steps[0].kind}.")
-    calibration = found.card.calibration
-    pictures = find_samples(store, samples or calibration or "", found)
-    return {"groups": measured(found, pictures, steps[0], progress=progress)}
+    ref = samples or found.card.calibration
+    if ref is None:
+        raise SampleError("Measuring sensitivity needs pictures, and this model has none of its own. Choose a sample set.")
+    return find_sensitivity(store, found, find_samples(store, ref, found), progress).to_json()

@@ -220,7 +220,7 @@ class EfficientNet(nn.Module):
         super().__init__()
         self.stem = ConvNorm(1, 24, 3, 2, act=nn.SiLU())
         self.stage1, c = _stack(MBConv, 24, 16, 1, 1, 1)
-        self.stage2, c = _stack(MBConv, c, 24, 2, 1, 4)
+        self.stage2, c = _stack(MBConv, c, 24, 2, 1, 3)
         self.stage3, c = _stack(MBConv, c, 40, 2, 2, 4, kernel=5)
         self.stage4, c = _stack(MBConv, c, 64, 2, 1, 4)
         self.last = ConvNorm(c, 256, 1, act=nn.SiLU())

@@ -12,6 +12,7 @@ import onnx
 import onnx_ir
 import torch
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedNodesPass
+from onnxscript.optimizer import fold_constants
 from torch import nn
 
 OPSET = 18
@@ -39,12 +40,21 @@ def to_onnx(model: nn.Module, shape: Sequence[int], *, optimize: bool = True) ->
     )
     assert program is not None
     if not optimize:
-        onnx_ir.passes.Sequential(LiftConstantsToInitializersPass(), RemoveUnusedNodesPass())(program.model)
+        _fold_shapes(program.model)
     proto = program.model_proto
     _rename(proto.graph)
     _strip(proto)
     onnx.checker.check_model(proto, full_check=True)
     return proto
+
+
+def _fold_shapes(model: onnx_ir.Model) -> None:
+    """Fold integer constants in place, leave every operator on floats as it is."""
+    floats = (onnx_ir.DataType.FLOAT,)
+    fold_constants(
+        model, should_fold=lambda n: None if all(v is None or v.dtype not in floats for v in n.inputs) else False
+    )
+    onnx_ir.passes.Sequential(LiftConstantsToInitializersPass(), RemoveUnusedNodesPass())(model)
 
 
 def _scope(node: onnx.NodeProto) -> str:

@@ -76,7 +76,7 @@ class Profile:
         cells.append(("total", f"{len(self.layers)} layers", "", f"{self.params:,}", f"{self.macs:,}",
                       f"{self.weight_bytes:,}", f"{self.activation_bytes:,}"))
         widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-        lines = ["  ".join(c.ljust(w) if i < 3 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        lines = ["  ".join(cell.ljust(widths[i]) if i < 3 else cell.rjust(widths[i]) for i, cell in enumerate(row))
                  for row in cells]
         rule = "─" * len(lines[0])
         return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])

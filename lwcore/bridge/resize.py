@@ -97,11 +97,11 @@ def _kernel(view: NodeView, old: bool) -> Kernel:
         rounding = _ROUNDING["floor" if old else view.attr("nearest_mode", "round_prefer_floor")]
         return lambda position, size, scale: _nearest(rounding(position), size)
     if mode == "linear":
-        return lambda position, size, scale: _spread(position, size, scale if shrink else 1.0, 1, _triangle, shrink)
+        return lambda position, size, scale: _spread(position, size, scale if shrink else 1.0, 1, _triangle, outside)
     if mode == "cubic":
         a = view.attr("cubic_coeff_a", -0.75)
         return lambda position, size, scale: _spread(position, size, scale if shrink else 1.0, 2,
-                                                     lambda t: _cubic(t, a), outside or shrink)
+                                                     lambda t: _cubic(t, a), outside)
     raise view.refuse(f"expected nearest, linear or cubic, found the mode {mode!r}.")
 
 

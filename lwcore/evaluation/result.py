@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lwcore import units
 from lwcore.errors import EvaluationError
 
 
@@ -101,6 +102,10 @@ class Evaluation:
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        """The main numbers, one a line, rounded for people."""
+        return "\n".join(f"{name:12} {value}" for name, value in _lines(self))
+
     def to_json(self) -> dict[str, Any]:
         """Plain data; `from_json` reads it back to an equal object."""
         return dataclasses.asdict(self)
@@ -118,3 +123,26 @@ class Evaluation:
             return cls(**values)
         except (TypeError, ValueError) as error:
             raise EvaluationError(f"Expected the JSON of an evaluation, found something else ({error}).") from None
+
+
+def _lines(found: Evaluation) -> list[tuple[str, str]]:
+    lines = [("samples", str(found.n))]
+    for name, field in (("top-1", "top1"), ("agreement", "agreement"), ("difference", "difference")):
+        value = getattr(found, field)
+        if value is not None:
+            low, high = (units.percent(getattr(found, f"{field}_{end}")) for end in ("low", "high"))
+            lines.append((name, f"{units.percent(value)} (95 %: {low} to {high})"))
+    if found.p_value is not None:
+        lines.append(("McNemar", f"p = {found.p_value:.3g}; {found.changed_total} answers changed"))
+    if found.latency_ms is not None:
+        lines.append(("latency", f"{_spread(found, 'latency')} a run of {found.latency_batch}, {found.threads} threads"))
+    if found.reference_latency_ms is not None:
+        lines.append(("original's", _spread(found, "reference_latency")))
+    return [*lines, ("file", f"{units.size(found.size_bytes)} ({units.size(found.gzip_bytes)} gzipped)"),
+            ("parameters", f"{units.count(found.params)} ({units.count(found.nonzeros)} not zero)"),
+            ("MACs", units.count(found.macs))]
+
+
+def _spread(found: Evaluation, field: str) -> str:
+    median, low, high = (units.milliseconds(getattr(found, f"{field}{end}_ms")) for end in ("", "_low", "_high"))
+    return f"{median} ({low} to {high})"

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from lwcore.analysis.coupling import Coupling, Group, couple
 from lwcore.analysis.cost import Cost
+from lwcore.analysis.coupling import Coupling, Group, couple
 from lwcore.analysis.statistics import Moments, feed
+from lwcore.errors import SlimError
 from lwcore.graph import Graph
 from lwcore.model import Model
 from lwcore.progress import Progress, silent
@@ -20,6 +21,7 @@ from lwcore.runtime import run, session
 from lwcore.samples import SampleSet
 from lwcore.slimming.compensate import Cut, gather_moments, one_shot
 from lwcore.slimming.criteria import Evidence, scores
+from lwcore.slimming.levels import Lever, levers, merged
 from lwcore.slimming.rewrite import cut, price
 
 AMOUNTS = (0.0, 0.25, 0.5, 0.75)
@@ -93,45 +95,53 @@ def _outputs(data: bytes, batches: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([run(runner, batch)[0].reshape(len(batch), -1) for batch in batches])
 
 
-def share_out(model: Model, budget: Budget, sensitivity: Sensitivity) -> dict[str, int]:
+def share_out(model: Model, budget: Budget, align: int, sensitivity: Sensitivity) -> dict[str, int]:
     """Channels to remove from each group so that the model fits the budget with the least summed harm.
 
-    Greedy: again and again the group whose next few channels cost least harm for what they save. Savings are recomputed
-    lazily, since removing from one group makes its neighbours cheaper.
+    Greedy: again and again the lever whose next stop costs least harm for what it saves. Savings are recomputed lazily,
+    since slimming one group makes its neighbours cheaper. Then levers go back as long as the budget still holds.
+
+    Raises:
+        SlimError: even with every lever at its last stop the model does not fit.
     """
     graph, coupling = Graph.view(model), couple(model)
-    counts = {g.name: 0 for g in coupling.groups}
-    sizes = {g.name: g.channels for g in coupling.groups}
-    limit = budget.keep * _of(price(graph, coupling, counts), budget)
-    queue: list[tuple[float, str, int]] = [(0.0, name, -1) for name in counts]
-    now = _of(price(graph, coupling, counts), budget)
+    choices = levers(coupling, align)
+    stops = [0] * len(choices)
+
+    def left(at: list[int]) -> int:
+        return _of(price(graph, coupling, merged(choices, at)), budget)
+
+    now = left(stops)
+    limit = budget.keep * now
+    queue = [(0.0, position, -1) for position in range(len(choices))]
     while now > limit and queue:
-        _, name, seen = heapq.heappop(queue)
-        more = min(max(1, sizes[name] // 16), sizes[name] - 1 - counts[name])
-        if more <= 0:
+        _, position, seen = heapq.heappop(queue)
+        if stops[position] + 1 >= len(choices[position].stops):
             continue
-        trial = {**counts, name: counts[name] + more}
-        after = _of(price(graph, coupling, trial), budget)
-        harm = sensitivity.at(name, trial[name] / sizes[name]) - sensitivity.at(name, counts[name] / sizes[name])
-        rate = max(harm, 1e-9) / max(now - after, 1e-9)
-        stamp = sum(counts.values())
-        if seen != stamp and queue and rate > queue[0][0]:
-            heapq.heappush(queue, (rate, name, stamp))
+        trial = _moved(stops, position, 1)
+        after = left(trial)
+        rate = max(_harm(choices[position], trial[position], sensitivity)
+                   - _harm(choices[position], stops[position], sensitivity), 1e-9) / max(now - after, 1)
+        if seen != sum(stops) and queue and rate > queue[0][0]:
+            heapq.heappush(queue, (rate, position, sum(stops)))
             continue
-        counts, now = trial, after
-        heapq.heappush(queue, (rate, name, -1))
-    return _give_back(graph, coupling, counts, budget, limit)
+        stops, now = trial, after
+        heapq.heappush(queue, (rate, position, -1))
+    if now > limit:
+        raise SlimError(f"budget.keep: expected a share that can be reached, found {budget.keep:g}; with every group at its "
+                        f"smallest, {now / left([0] * len(choices)):.2f} of the {budget.of} are left.")
+    for position in sorted(range(len(choices)), key=lambda p: -_harm(choices[p], stops[p], sensitivity)):
+        while stops[position] and left(_moved(stops, position, -1)) <= limit:
+            stops = _moved(stops, position, -1)
+    return merged(choices, stops)
 
 
-def _give_back(graph: Graph, coupling: Coupling, counts: dict[str, int], budget: Budget, limit: float) -> dict[str, int]:
-    """The last bite may have taken too much: return single channels while the budget still holds."""
-    for name in sorted(counts, key=lambda n: -counts[n]):
-        while counts[name]:
-            trial = {**counts, name: counts[name] - 1}
-            if _of(price(graph, coupling, trial), budget) > limit:
-                break
-            counts = trial
-    return counts
+def _moved(stops: list[int], position: int, by: int) -> list[int]:
+    return [stop + by if i == position else stop for i, stop in enumerate(stops)]
+
+
+def _harm(lever: Lever, stop: int, sensitivity: Sensitivity) -> float:
+    return sum(sensitivity.at(g.name, lever.stops[stop][g.name] / g.channels) for g in lever.groups)
 
 
 def _of(total: Cost, budget: Budget) -> int:

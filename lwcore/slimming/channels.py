@@ -17,29 +17,33 @@ from lwcore.samples import SampleSet
 from lwcore.slimming.allocate import Sensitivity, share_out
 from lwcore.slimming.compensate import CALIBRATION, Cut, gather_moments, one_shot, sequential
 from lwcore.slimming.criteria import CRITERIA, Evidence, scores
-from lwcore.slimming.rewrite import Keep, cut
+from lwcore.slimming.levels import levers, uniform
+from lwcore.slimming.rewrite import Keep, cut, price
 
 
 def removals(model: Model, step: Channels, sensitivity: Sensitivity | None = None) -> dict[str, int]:
     """How many channels each group loses; at least one always stays.
 
+    Amounts set by hand are taken as they are; an amount for all is met over the whole model, in whole blocks.
+
     Raises:
-        SlimError: the step names a group that the model does not have.
+        SlimError: the step names a group that the model does not have, or a budget cannot be met.
     """
-    coupling = couple(model)
+    graph, coupling = Graph.view(model), couple(model)
     unknown = [name for name in step.groups if coupling.group(name) is None]
     if unknown:
         raise SlimError(f"groups.{unknown[0]}: expected a group of this model, found none of that name; "
                         "`python -m lwcore groups MODEL` lists them.")
-    shared = share_out(model, step.budget, sensitivity) if step.budget and sensitivity else {}
-    counts = {}
-    for group in coupling.groups:
-        by_hand = step.groups.get(group.name)
-        if by_hand is None and group.name in shared:
-            counts[group.name] = shared[group.name]
-        else:
-            counts[group.name] = portion(group, step.amount if by_hand is None else by_hand)
-    return counts
+    exact = {group.name: portion(group, step.amount) for group in coupling.groups}
+    if step.budget is not None and sensitivity is not None:
+        counts = share_out(model, step.budget, step.align, sensitivity)
+    elif step.align == 1 or not any(exact.values()):
+        counts = exact
+    else:
+        counts = uniform(levers(coupling, step.align), step.amount, lambda c: price(graph, coupling, c).macs,
+                         price(graph, coupling, exact).macs)
+    by_hand = {name: portion(group, amount) for name, amount in step.groups.items() if (group := coupling.group(name))}
+    return counts | by_hand
 
 
 def portion(group: Group, amount: float) -> int:
@@ -84,7 +88,7 @@ def prune(model: Model, step: Channels, counts: Mapping[str, int], samples: Samp
         one_shot(both, stats)
     elif step.compensate == "sequential" and samples is not None:
         count = affordable(dense, min(len(samples), CALIBRATION))
-        inputs = np.concatenate(list(feed(dense, samples.take(count), model.card.input)))
+        inputs = list(feed(dense, samples.take(count), model.card.input))
         sequential(both, inputs, part(progress, 0.2, 1.0))
     return slim, _notes(coupling, counts, step)
 

@@ -24,7 +24,7 @@ from lwcore.errors import SlimError
 from lwcore.graph import Graph, reads
 from lwcore.model import Model
 from lwcore.progress import Progress, silent
-from lwcore.runtime import batches, session
+from lwcore.runtime import session
 from lwcore.samples import SampleSet
 from lwcore.slimming.rewrite import Keep
 
@@ -194,15 +194,16 @@ _MOMENTS: dict[tuple[str, str], dict[str, Moments]] = {}
 
 # -- sequential --------------------------------------------------------------------------------------------------------
 
-Pair = tuple[np.ndarray, np.ndarray]  # a tensor's values in the dense and in the slimmed model
+Chunks = list[np.ndarray]  # a tensor's values, CHUNK samples at a time: never copied together, and warm in cache
+Pair = tuple[Chunks, Chunks]  # in the dense and in the slimmed model
 
 
-def sequential(cut: Cut, inputs: np.ndarray, progress: Progress = silent) -> None:
+def sequential(cut: Cut, inputs: Chunks, progress: Progress = silent) -> None:
     """Re-fit every consumer behind the first removed channel, in place and in topological order.
 
     Args:
         cut: the graphs; `cut.slim` is changed.
-        inputs: calibration inputs, shape (N, …), all at once.
+        inputs: calibration inputs in batches.
         progress: told the share done after each level.
     """
     wanted = cut.refittable()
@@ -214,9 +215,12 @@ def sequential(cut: Cut, inputs: np.ndarray, progress: Progress = silent) -> Non
     levels, last = _levels(cut.dense, {c.node for c in wanted})
     live = {cut.dense.inputs[0]: (inputs, inputs)}
     for level in range(last + 1):
-        for consumer in wanted:
-            if levels[consumer.node] == level:
-                _refit(cut, consumer, _measured(cut, consumer, *live[consumer.tensor]))
+        fits: dict[tuple[str, int], Fit] = {}  # layers side by side often read the same tensor
+        for consumer in (c for c in wanted if levels[c.node] == level):
+            key = (consumer.tensor, channel_axis(cut.dense, consumer))
+            if key not in fits:
+                fits[key] = _measured(cut, consumer, *live[consumer.tensor])
+            _refit(cut, consumer, fits[key])
         if level < last:
             live = _advance(cut, levels, level, live)
         progress((level + 1) / (last + 1), "compensating")
@@ -257,22 +261,25 @@ def _changed(cut: Cut, part: list[int]) -> bool:
     return any(cut.slim.constants[n] is not cut.dense.constants.get(n) for n in names)
 
 
-def _run_part(graph: Graph, part: list[int], fed: list[str], made: list[str], values: list[np.ndarray]) -> list[np.ndarray]:
+def _run_part(graph: Graph, part: list[int], fed: list[str], made: list[str], values: list[Chunks]) -> list[Chunks]:
     runner = session(graph.subgraph(part, fed, made))
-    batched = all(name in graph.batched for name in (*fed, *made))
-    count = len(values[0])
-    pieces = [runner.run(made, {n: v[a:b] for n, v in zip(fed, values, strict=True)})
-              for a, b in batches(count, CHUNK if batched else count)]
-    return [np.concatenate(column) if len(column) > 1 else column[0] for column in zip(*pieces, strict=True)]
+    pieces = [runner.run(made, dict(zip(fed, chunk, strict=True))) for chunk in zip(*values, strict=True)]
+    return [list(column) for column in zip(*pieces, strict=True)]
 
 
-def _measured(cut: Cut, consumer: Consumer, dense: np.ndarray, slim: np.ndarray) -> Fit:
-    run = run_length(cut.dense, consumer)
-    x, y = (channel_vectors(cut.dense, consumer, array, len(array)) for array in (dense, slim))
-    count = x.shape[1]
-    return Fit(cross=(x @ y.T).astype(np.float64) / count, inner=(y @ y.T).astype(np.float64) / count,
-               dense_mean=x.mean(axis=1, dtype=np.float64), slim_mean=y.mean(axis=1, dtype=np.float64),
-               kept=cut.keep[consumer.ids][::run])
+def _measured(cut: Cut, consumer: Consumer, dense: Chunks, slim: Chunks) -> Fit:
+    samples = sum(len(chunk) for chunk in dense)
+    cross, inner, dense_sum, slim_sum, count = 0.0, 0.0, 0.0, 0.0, 0
+    for full, small in zip(dense, slim, strict=True):
+        x = channel_vectors(cut.dense, consumer, full, samples)
+        y = x if small is full else channel_vectors(cut.dense, consumer, small, samples)
+        cross, inner = cross + (x @ y.T).astype(np.float64), inner + (y @ y.T).astype(np.float64)
+        dense_sum = dense_sum + x.sum(axis=1, dtype=np.float64)
+        slim_sum = slim_sum + y.sum(axis=1, dtype=np.float64)
+        count += x.shape[1]
+    kept = cut.keep[consumer.ids][:: run_length(cut.dense, consumer)]
+    return Fit(np.asarray(cross) / count, np.asarray(inner) / count, np.asarray(dense_sum) / count,
+               np.asarray(slim_sum) / count, kept)
 
 
 def channel_vectors(graph: Graph, consumer: Consumer, array: np.ndarray, samples: int) -> np.ndarray:

@@ -140,9 +140,10 @@ def _answers(model: Model, data: bytes, samples: SampleSet) -> np.ndarray:
 
 
 def _saturation_notes(variant: str) -> tuple[str, ...]:
-    if variant != "u8s8":
+    if variant not in ("u8s8", "s8s8"):
         return ()
-    return ("u8s8 with full 8-bit weights can saturate on x86 processors without VNNI; u8s8-reduced cannot.",)
+    return (f"{variant} adds 8-bit products in 16 bits on x86 processors without VNNI, where large sums saturate and "
+            "give wrong answers; u8s8-reduced and u8u8 cannot.",)
 
 
 def _speed_notes(model: Model, slimmed: Model, name: str) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from onnx import helper
 from lwcore.errors import LwcoreError, SlimError
 from lwcore.graph import Graph
 from lwcore.model import Model
+from lwcore.slimming.fold import fold_batch_norms, foldable
 from lwcore.sources.normalise import normalise
 
 STATIC_OPSET = 13  # the first whose DequantizeLinear has one scale a channel
@@ -94,14 +96,12 @@ def prepared(model: Model, opset: int) -> Model:
     Raises:
         SlimError: the operators cannot be translated.
     """
+    if Graph.view(model).opset < opset:
+        with _quantizing("preparing"):
+            newer = onnx.version_converter.convert_version(model.proto, opset)
+            model = dataclasses.replace(model, data=normalise(newer)[0])
     graph = Graph.view(model)
-    if graph.opset >= opset and all(node.op_type != "BatchNormalization" for node in graph.nodes):
-        return model
-    with _quantizing("preparing"):
-        proto = model.proto
-        if graph.opset < opset:
-            proto = onnx.version_converter.convert_version(proto, opset)
-        return Model(data=normalise(_batch_norms_folded(proto))[0], card=model.card, notes=model.notes)
+    return dataclasses.replace(model, data=fold_batch_norms(graph).serialize()) if foldable(graph) else model
 
 
 def finished(model: Any) -> bytes:
@@ -124,31 +124,6 @@ def _marked(model: Model) -> onnx.ModelProto:
     proto.CopyFrom(model.proto)
     helper.set_model_props(proto, {"onnx.infer": "onnxruntime.quant"})
     return proto
-
-
-def _batch_norms_folded(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Scale the weights before each batch norm by it: onnxruntime quantizes convolutions, not what follows them."""
-    import tempfile
-    from pathlib import Path
-
-    import onnxruntime as ort
-
-    if all(node.op_type != "BatchNormalization" for node in proto.graph.node):
-        return proto
-    with tempfile.TemporaryDirectory(prefix="slimlab-") as folder:
-        options = ort.SessionOptions()
-        options.optimized_model_filepath = str(Path(folder) / "folded.onnx")
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        options.log_severity_level = 4
-        ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        folded = onnx.load(options.optimized_model_filepath)
-    if any(node.domain not in STANDARD for node in folded.graph.node):
-        return proto
-    folded.graph.initializer.sort(key=lambda tensor: str(tensor.name))
-    standard = [item for item in folded.opset_import if item.domain in STANDARD]
-    del folded.opset_import[:]
-    folded.opset_import.extend(standard)
-    return folded
 
 
 @contextmanager

@@ -52,8 +52,8 @@ def draw_chart(known: Sequence[Attempt]) -> int | None:
     legend = {key: t(f"compare.{key}") for key in ("original", "front", "other")}
     spec = charts.attempts(rows, x=t(f"compare.{cost}.axis"), y=t("cost.accuracy" if labelled else "cost.agreement"),
                            front=front, chosen=None, legend=legend)
-    event = st.vega_lite_chart(spec, key=f"compare-{cost}-{known[0].model[:12]}", on_select="rerun", selection_mode="pick",
-                               alt=t("compare.alt", n=len(known)))
+    event = st.vega_lite_chart(spec, key=f"compare-{cost}-{known[0].model[:12]}", on_select="rerun",
+                               selection_mode="pick", alt=t("compare.alt", n=len(known)))
     st.caption(t("compare.text"))
     picked = event.selection.get("pick") or []
     return int(picked[0]["number"]) if picked and "number" in picked[0] else None
@@ -76,7 +76,8 @@ def draw_table(known: Sequence[Attempt], chosen: int | None) -> int | None:
         "latency": units.milliseconds(a.evaluation.latency_ms) if a.evaluation.latency_ms else "–"} for a in known])
     labelled = known[0].evaluation.top1 is not None
     columns = {"what": st.column_config.TextColumn(t("compare.what"), width="large"),
-               "quality": st.column_config.NumberColumn(t("cost.accuracy" if labelled else "cost.agreement"), format="percent"),
+               "quality": st.column_config.NumberColumn(t("cost.accuracy" if labelled else "cost.agreement"),
+                                                        format="percent"),
                "params": t("cost.params"), "macs": t("cost.macs"), "size": t("cost.file"), "gzip": t("strip.gzip"),
                "latency": t("cost.latency")}
     event = st.dataframe(frame_, hide_index=True, column_config=columns, on_select="rerun", selection_mode="single-row",

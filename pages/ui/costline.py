@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 
@@ -14,6 +15,8 @@ from pages.ui.state import session
 from pages.ui.text import t
 
 STYLE = """
+[data-testid=stBottomBlockContainer]{padding-top:.55rem;padding-bottom:.45rem}
+[data-testid=stBottom]>div{border-top:1px solid light-dark(#d3ded9,#2b3a34);background:light-dark(#f3f8f5,#121b17)}
 .sl-line{display:grid;grid-template-columns:repeat(5,minmax(0,1fr));gap:.25rem 1rem;font-variant-numeric:tabular-nums;
  padding:.15rem 0}
 .sl-line .l{font-size:.74rem;opacity:.72;white-space:nowrap;overflow:hidden;text-overflow:ellipsis}
@@ -40,22 +43,26 @@ def cells() -> tuple[Cell, ...]:
     """The five numbers of the present model and recipe."""
     s = session()
     if not s.model:
-        return tuple(Cell(label=label, before="–") for label in _labels(measured=True))
+        return tuple(Cell(label=label, before="–") for label in _labels())
     before = service.cost(s.model)
     known = measuring.attempt(s)
     after = known.after if known else _planned()
-    labels = _labels(measured=known is not None)
+    labels = _labels()
     slimmed = bool(s.recipe.steps)
     rows = [(units.count, before.params, after.params if after else None),
             (units.count, before.macs, after.macs if after else None),
             (units.size, before.size_bytes, after.size_bytes if after else None)]
-    line = [Cell(label=labels[i], before=show(b), after=("" if known or i != 2 else "≈ ") + show(a) if slimmed and a is not None else "",
-                 change=units.change(b, a) if slimmed and a is not None else "") for i, (show, b, a) in enumerate(rows)]
+    line = [Cell(label=labels[i], before=show(b), **_after(show, b, a, estimate=i == 2 and known is None))
+            if slimmed and a is not None else Cell(label=labels[i], before=show(b))
+            for i, (show, b, a) in enumerate(rows)]
     return (*line, _accuracy(labels[3]), _latency(labels[4]))
 
 
-def _labels(measured: bool) -> tuple[str, ...]:
-    del measured
+def _after(show: Callable[[float], str], before: float, after: float, estimate: bool) -> dict[str, str]:
+    return {"after": ("≈ " if estimate else "") + show(after), "change": units.change(before, after)}
+
+
+def _labels() -> tuple[str, ...]:
     return (t("cost.params"), t("cost.macs"), t("cost.file"), t("cost.accuracy"), t("cost.latency"))
 
 
@@ -91,7 +98,8 @@ def _latency(label: str) -> Cell:
     if now is None:
         return Cell(label=label, before=units.milliseconds(before), after=_pending() if s.recipe.steps else "")
     was = known.evaluation.reference_latency_ms or before if known else before
-    return Cell(label=label, before=units.milliseconds(was), after=units.milliseconds(now), change=units.change(was, now))
+    return Cell(label=label, before=units.milliseconds(was), after=units.milliseconds(now),
+                change=units.change(was, now))
 
 
 def _pending() -> str:
@@ -108,7 +116,8 @@ def _cell(cell: Cell) -> str:
     if cell.after:
         value += f'<span class="s"> → </span><span class="a">{escape(cell.after)}</span>'
     kind = "v two" if cell.after else "v"
-    return (f'<div title="{escape(cell.label)}"><div class="l">{escape(cell.label)}</div><div class="{kind}">{value}</div>'
+    label = escape(cell.label)
+    return (f'<div title="{label}"><div class="l">{label}</div><div class="{kind}">{value}</div>'
             f'<div class="d">{escape(cell.change) or "&nbsp;"}</div></div>')
 
 

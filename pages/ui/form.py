@@ -58,7 +58,7 @@ def from_recipe(recipe: Recipe) -> tuple[Form, dict[str, float]]:
     """Slider positions and group overrides of a recipe.
 
     Raises:
-        RecipeError: the recipe has steps that the sliders cannot show (two of a kind, or another order).
+        RecipeError: the sliders cannot show it (two steps of a kind, or another order).
     """
     values: dict[str, Any] = {"seed": recipe.seed}
     overrides: dict[str, float] = {}
@@ -69,7 +69,7 @@ def from_recipe(recipe: Recipe) -> tuple[Form, dict[str, float]]:
     form = Form(**values)
     if form.recipe(overrides) != recipe:
         raise RecipeError("Expected a recipe with at most one step each of channels, connections and precision, in "
-                          "this order and in whole per cent; this one can be run with `python -m lwcore slim --recipe`.")
+                          "this order and in whole per cent; run this one with python -m lwcore slim --recipe.")
     return form, overrides
 
 

@@ -1,4 +1,4 @@
-"""What is around every page: logo, navigation, model and language, the cost line, and the link that a visitor came by."""
+"""What is around every page: navigation, model and language, and the link that a visitor came by."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def silhouette(widths: Sequence[float], width: int = 320, height: int = 56) -> s
 def draw() -> None:
     """All cards; the first one carries the page's one primary action until a model is chosen."""
     with st.grid("auto", min_column_width=290):
-        for ref, card in service.gallery().items():
+        for ref, card in sorted(service.gallery().items(), key=lambda item: item[0] != frame.FIRST):
             with st.container(border=True, height="stretch", key=f"card-{ref}"):
                 _card(ref, card)
 
@@ -41,8 +41,9 @@ def _card(ref: str, card: Card) -> None:
     st.image(silhouette(service.outline(ref)), width="stretch", alt=t("gallery.silhouette", name=card.name))
     st.caption(known(f"gallery.{ref}", card.description))
     cost = service.cost(ref)
-    st.markdown(t("gallery.costs", params=units.count(cost.params), macs=units.count(cost.macs),
-                  size=units.size(cost.size_bytes)))
+    numbers = {"params": cost.params, "macs": cost.macs}
+    words = {key: units.count(value) for key, value in numbers.items()} | {"size": units.size(cost.size_bytes)}
+    st.markdown(t("gallery.costs", **{key: word.replace(" ", "\u00a0") for key, word in words.items()}))
     st.markdown(_worth(card))
     st.space("stretch")
     if chosen:

@@ -67,8 +67,10 @@ def _describe(ref: str) -> None:
         classes = st.text_area(t("describe.classes"), "\n".join(model.card.classes), help=t("describe.classes.help"),
                                height=120)
         if st.form_submit_button(t("describe.use"), type="primary", key="describe-use"):
-            _use(model, {"name": name or model.card.name, "classes": [c.strip() for c in classes.splitlines() if c.strip()],
-                         "input": {"size": [height, width], "layout": layout, "color": color, "mean": _read(mean), "std": _read(std)}})
+            _use(model, {"name": name or model.card.name,
+                         "classes": [line.strip() for line in classes.splitlines() if line.strip()],
+                         "input": {"size": [height, width], "layout": layout, "color": color, "mean": _read(mean),
+                                   "std": _read(std)}})
 
 
 def _numbers(values: Sequence[float]) -> str:
@@ -136,7 +138,8 @@ def _zipped(files: Sequence[UploadedFile]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for i, file in enumerate(files):
-            archive.writestr(f"{i:04d}-{re.sub(r'[^A-Za-z0-9._-]', '_', PurePath(file.name).name)[-60:]}", file.getvalue())
+            name = re.sub(r"[^A-Za-z0-9._-]", "_", PurePath(file.name).name)[-60:]
+            archive.writestr(f"{i:04d}-{name}", file.getvalue())
     return buffer.getvalue()
 
 

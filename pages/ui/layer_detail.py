@@ -27,14 +27,15 @@ def draw(view: View) -> None:
     if row is None:
         return
     st.session_state["layer-choice"] = row["name"]
-    st.selectbox(t("layers.pick"), names, key="layer-choice", on_change=lambda: update(layer=st.session_state["layer-choice"]))
+    st.selectbox(t("layers.pick"), names, key="layer-choice",
+                 on_change=lambda: update(layer=st.session_state["layer-choice"]))
     _facts(row)
     _weights(view.ref, row)
     _coupled(view.ref, row)
 
 
 def _facts(row: dict[str, Any]) -> None:
-    st.text(f"{row['type']}  →  {row['shape']}")
+    st.text(f"{row['kind']}  →  {row['shape']}")
     st.markdown(t("layers.facts", params=f"{row['params']:,}", macs=units.count(row["macs"]),
                   flops=units.count(2 * row["macs"]), weights=units.size(row["weight_bytes"]),
                   activations=units.size(row["activation_bytes"])))

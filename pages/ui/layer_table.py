@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ import streamlit as st
 
 from lwcore import units
 from lwcore.errors import LwcoreError
-from pages.ui import charts, errors, measuring
+from lwcore.graph import Graph
+from pages.ui import charts, errors, measuring, service
 from pages.ui.state import put, session, update
 from pages.ui.text import t
 
@@ -26,12 +28,12 @@ def draw_switch() -> str:
     s = session()
     known = measuring.attempt(s)
     slimmed = known if known and not known.is_original else None
-    which = st.segmented_control(t("layers.which"), ["original", "slimmed"], default="original", required=True,
-                                 format_func=lambda w: t(f"layers.{w}"), key="layers-which", disabled=slimmed is None,
-                                 label_visibility="collapsed", persist_state="session")
     if slimmed is None:
         st.caption(t("layers.not_slimmed"))
         return s.model
+    which = st.segmented_control(t("layers.which"), ["original", "slimmed"], default="original", required=True,
+                                 format_func=lambda w: t(f"layers.{w}"), key="layers-which",
+                                 label_visibility="collapsed", persist_state="session")
     return slimmed.slimmed if which == "slimmed" else s.model
 
 
@@ -65,16 +67,18 @@ class View:
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
         """The layers, with the words that charts show."""
-        return [dict(layer, shape=" × ".join(map(str, layer["output_shape"])), short=layer["name"].rsplit("/", 1)[-1][-16:],
+        shapes = Graph.view(service.model(self.ref)).shapes
+        return [dict(layer, shape=" × ".join(map(str, layer["output_shape"])), kind=_kind(layer, shapes),
+                     short=_short(layer["name"], layer["type"]),
                      text=t("layers.tip", params=units.count(layer["params"]), macs=units.count(layer["macs"])))
                 for layer in self.profile["layers"]]
 
     @cached_property
     def types(self) -> list[str]:
-        """Layer types for the legend, those with the most parameters first; the rest is one colour."""
+        """Kinds of layer for the legend, those with the most parameters first; the rest is one colour."""
         weight: Counter[str] = Counter()
         for row in self.rows:
-            weight[row["type"]] += row["params"] + row["macs"] // 100
+            weight[row["kind"]] += row["params"] + row["macs"] // 100
         return [name for name, n in weight.most_common(5) if n]
 
     @property
@@ -104,8 +108,8 @@ class View:
                                         format_func=lambda k: t(f"layers.{k}"), key="layers-kind",
                                         label_visibility="collapsed", persist_state="session")
         value = value if value in VALUES else "params"
-        rows = [dict(r, type=r["type"] if r["type"] in self.types else t("layers.rest")) for r in self.rows if r[value]]
-        types = [*self.types, t("layers.rest")]
+        rows = [dict(r, type=r["kind"] if r["kind"] in self.types else t("layers.rest")) for r in self.rows if r[value]]
+        types = [k for k in (*self.types, t("layers.rest")) if any(r["type"] == k for r in rows)]
         if kind == "bars":
             spec = charts.bars(rows, value=value, title=t(f"cost.{value}"), types=types, chosen=session().layer)
         else:
@@ -113,7 +117,8 @@ class View:
         key = f"layers-{kind}-{value}-{self.ref[:12]}"
         box = st.container(height=430, border=False) if kind == "bars" else st.container()
         with box:
-            event = st.vega_lite_chart(spec, on_select="rerun", key=key, selection_mode="pick", alt=self._alt(rows, value))
+            event = st.vega_lite_chart(spec, on_select="rerun", key=key, selection_mode="pick",
+                                       alt=self._alt(rows, value))
         picked = event.selection.get("pick") or []
         _pick(key, picked[0].get("name", "") if picked else "")
 
@@ -125,9 +130,10 @@ class View:
         """The whole table; a click on a row picks it."""
         total = {v: sum(r[v] for r in self.rows) or 1 for v in VALUES}
         frame = pd.DataFrame([{
-            "name": r["name"], "type": r["type"], "shape": r["shape"], "params": r["params"],
+            "name": r["name"], "type": r["kind"], "shape": r["shape"], "params": r["params"],
             "params_share": r["params"] / total["params"], "macs": r["macs"], "macs_share": r["macs"] / total["macs"],
-            "weights": units.size(r["weight_bytes"]), "activations": units.size(r["activation_bytes"])} for r in self.rows])
+            "weights": units.size(r["weight_bytes"]), "activations": units.size(r["activation_bytes"])}
+            for r in self.rows])
         share = {"format": "percent", "min_value": 0.0, "max_value": 1.0}
         columns = {"name": t("layers.name"), "type": t("layers.type"), "shape": t("layers.shape"),
                    "params": st.column_config.NumberColumn(t("cost.params"), format="localized"),
@@ -136,10 +142,25 @@ class View:
                    "macs_share": st.column_config.ProgressColumn(t("layers.share"), color="auto", **share),
                    "weights": t("layers.weights"), "activations": t("layers.activations")}
         key = f"layers-table-{self.ref[:12]}"
-        event = st.dataframe(frame, hide_index=True, column_config=columns, on_select="rerun", selection_mode="single-row",
-                             key=key, height=420, alt=t("layers.table"))
+        event = st.dataframe(frame, hide_index=True, column_config=columns, on_select="rerun", key=key, height=420,
+                             selection_mode="single-row", alt=t("layers.table"))
         rows = event.selection.rows
         _pick(key, self.rows[rows[0]]["name"] if rows and rows[0] < len(self.rows) else "")
+
+
+def _kind(layer: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """The type, and for convolutions the size of the kernel and whether every channel is filtered by itself."""
+    shape = shapes.get(layer["weights"][0], ()) if layer["weights"] else ()
+    if "Conv" not in layer["type"] or len(shape) < 3:
+        return str(layer["type"])
+    size = "×".join(map(str, shape[2:]))
+    return f"Depthwise {size}" if shape[1] == 1 and shape[0] > 1 else f"{layer['type']} {size}"
+
+
+def _short(name: str, kind: str) -> str:
+    """The telling end of a dotted name, for a small box."""
+    parts = [p for p in re.split(r"[./]", name) if p and p.lower() != kind.lower()]
+    return ".".join(parts[-3:])[-18:]
 
 
 def _pick(source: str, name: str) -> None:

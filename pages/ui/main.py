@@ -16,7 +16,7 @@ from pages.ui.text import t  # noqa: E402
 
 st.set_page_config(page_title="SlimLab", page_icon=str(frame.ICONS / "icon.png"), layout="wide",
                    menu_items={"about": t("about")})
-st.logo(str(frame.ICONS / "logo.svg"), size="large", icon_image=str(frame.ICONS / "mark.svg"))
+st.logo(str(frame.ICONS / "logo.svg"), size="large")
 frame.enter()
 page = st.navigation(list(frame.pages().values()), position="top")
 frame.draw_header()

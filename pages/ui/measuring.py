@@ -18,7 +18,7 @@ _POLL_SECONDS = 0.2
 
 
 def sample_choices(s: Session) -> dict[str, OwnSamples]:
-    """Sets that fit the present model: its own, uploaded ones, and the photographs (any model can be asked to agree)."""
+    """Sets that fit the present model: its own, the photographs (any model can be asked to agree), uploaded ones."""
     card = service.model(s.model).card
     refs = [*card.sample_sets, *(["photos"] if "photos" not in card.sample_sets else [])]
     found = {ref: _builtin(ref) for ref in refs if ref in builtin.SETS}

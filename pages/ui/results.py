@@ -60,19 +60,23 @@ def _measured(known: Attempt) -> None:
     st.markdown(t("result.measured.title"))
     if e.top1 is not None and e.reference_top1 is not None:
         st.markdown(t("result.accuracy", before=units.percent(e.reference_top1), after=units.percent(e.top1)))
-        st.caption(t("result.interval", low=units.percent(e.top1_low or 0), high=units.percent(e.top1_high or 1), n=f"{e.n:,}"))
+        _interval(e.top1_low, e.top1_high, e.n)
         st.markdown(verdict(e))
     elif e.agreement is not None:
         st.markdown(t("result.agreement", share=units.percent(e.agreement)))
-        st.caption(t("result.interval", low=units.percent(e.agreement_low or 0), high=units.percent(e.agreement_high or 1),
-                     n=f"{e.n:,}"))
+        _interval(e.agreement_low, e.agreement_high, e.n)
         st.markdown(t("result.agreement.text", n=f"{e.changed_total:,}", all=f"{e.n:,}"))
+
+
+def _interval(low: float | None, high: float | None, n: int) -> None:
+    if low is not None and high is not None:
+        st.caption(t("result.interval", low=units.percent(low), high=units.percent(high), n=f"{n:,}"))
 
 
 def _headline_original(e: Evaluation) -> None:
     if e.top1 is not None:
         st.markdown(t("result.original", accuracy=units.percent(e.top1)))
-        st.caption(t("result.interval", low=units.percent(e.top1_low or 0), high=units.percent(e.top1_high or 1), n=f"{e.n:,}"))
+        _interval(e.top1_low, e.top1_high, e.n)
     else:
         st.markdown(t("result.original.unlabelled"))
     st.markdown(t("result.original.next"))
@@ -94,19 +98,22 @@ def verdict(e: Evaluation) -> str:
 def _strip(known: Attempt) -> None:
     """The honest-size strip: all sizes together, so that none can flatter alone."""
     e, before = known.evaluation, known.before
-    now, was = e.latency_ms, e.reference_latency_ms
-    with st.grid("auto", min_column_width=148, border=True):
-        st.metric(t("cost.params"), units.count(e.params), _delta(before.params, e.params), delta_color="inverse")
-        st.metric(t("strip.nonzeros"), units.count(e.nonzeros), _delta(before.params, e.nonzeros), delta_color="inverse",
-                  help=t("strip.nonzeros.help"))
-        st.metric(t("cost.macs"), units.count(e.macs), _delta(before.macs, e.macs), delta_color="inverse")
-        st.metric(t("cost.file"), units.size(e.size_bytes), _delta(before.size_bytes, e.size_bytes), delta_color="inverse")
-        st.metric(t("strip.gzip"), units.size(e.gzip_bytes), _delta(e.reference_gzip_bytes, e.gzip_bytes),
-                  delta_color="inverse", help=t("strip.gzip.help"))
+    now, was = e.latency_ms, None if known.is_original else e.reference_latency_ms
+    with st.grid(3, border=True):
+        _metric("cost.params", units.count(e.params), _delta(before.params, e.params))
+        _metric("strip.nonzeros", units.count(e.nonzeros), _delta(before.params, e.nonzeros), t("strip.nonzeros.help"))
+        _metric("cost.macs", units.count(e.macs), _delta(before.macs, e.macs))
+        _metric("cost.file", units.size(e.size_bytes), _delta(before.size_bytes, e.size_bytes))
+        _metric("strip.gzip", units.size(e.gzip_bytes), _delta(e.reference_gzip_bytes, e.gzip_bytes),
+                t("strip.gzip.help"))
         if now is not None:
-            st.metric(t("cost.latency"), units.milliseconds(now), _delta(was, now), delta_color="inverse",
-                      help=t("strip.latency.help", low=units.milliseconds(e.latency_low_ms or now),
-                             high=units.milliseconds(e.latency_high_ms or now), threads=e.threads, batch=e.latency_batch))
+            _metric("cost.latency", units.milliseconds(now), _delta(was, now), t(
+                "strip.latency.help", low=units.milliseconds(e.latency_low_ms or now),
+                high=units.milliseconds(e.latency_high_ms or now), threads=e.threads, batch=e.latency_batch))
+
+
+def _metric(key: str, value: str, delta: str | None, more: str | None = None) -> None:
+    st.metric(t(key), value, delta, delta_color="inverse", help=more)
 
 
 def _delta(before: float | None, after: float) -> str | None:
@@ -130,8 +137,8 @@ def _details(known: Attempt) -> None:
                                format_func=lambda k: t(f"tab.{k}"), label_visibility="collapsed")
     if tab == "classes":
         rows = [{"name": r.name, "before": r.before, "after": r.after} for r in e.per_class[:60]]
-        st.vega_lite_chart(charts.by_class(rows, x=t("chart.share_right"), before=t("layers.original"), after=t("layers.slimmed")),
-                           alt=t("chart.classes.alt"))
+        spec = charts.by_class(rows, x=t("chart.share_right"), before=t("layers.original"), after=t("layers.slimmed"))
+        st.vega_lite_chart(spec, alt=t("chart.classes.alt"))
     elif tab == "confusion":
         _confusion(known)
     elif tab == "changed":
@@ -142,7 +149,8 @@ def _confusion(known: Attempt) -> None:
     e = known.evaluation
     names = [r.name for r in e.per_class]
     if e.confusion and len(names) == len(e.confusion):
-        st.vega_lite_chart(charts.confusion(e.confusion, names, x=t("chart.answer"), y=t("chart.truth")), alt=t("chart.confusion.alt"))
+        spec = charts.confusion(e.confusion, names, x=t("chart.answer"), y=t("chart.truth"))
+        st.vega_lite_chart(spec, alt=t("chart.confusion.alt"))
         return
-    st.dataframe([{t("chart.truth"): c.label, t("chart.answer"): c.answer, t("layers.how_many"): c.count} for c in e.confused],
-                 hide_index=True, alt=t("chart.confusion.alt"))
+    rows = [{t("chart.truth"): c.label, t("chart.answer"): c.answer, t("layers.how_many"): c.count} for c in e.confused]
+    st.dataframe(rows, hide_index=True, alt=t("chart.confusion.alt"))

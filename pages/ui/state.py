@@ -67,8 +67,8 @@ class Session:
     overrides: Mapping[str, float] = field(default_factory=dict)
     base: Mapping[str, float] = field(default_factory=dict)
     loads: int = 0
-    recipe: Recipe = Recipe()
-    log: Log = Log()
+    recipe: Recipe = field(default_factory=Recipe)
+    log: Log = field(default_factory=Log)
     measuring: Ticket | None = None
     other: Mapping[str, Ticket] = field(default_factory=dict)
     failed: tuple[Recipe, str] | None = None

@@ -53,8 +53,8 @@ def draw_files(known: Attempt) -> None:
         with st.container(horizontal=True):
             st.download_button(t("take.card"), lambda: slimmed.card_json().encode(), f"{name}.json", "application/json",
                                key="take-card", on_click="ignore", icon=":material/badge:")
-            st.download_button(t("take.recipe"), known.recipe.dumps().encode(), f"{name}-recipe.json", "application/json",
-                               key="take-recipe", on_click="ignore", icon=":material/list_alt:")
+            st.download_button(t("take.recipe"), known.recipe.dumps().encode(), f"{name}-recipe.json",
+                               "application/json", key="take-recipe", on_click="ignore", icon=":material/list_alt:")
             st.download_button(t("take.report"), lambda: _report(known).encode(), f"{name}-report.html", "text/html",
                                key="take-report", on_click="ignore", icon=":material/article:")
         st.caption(t("take.text"))
@@ -62,7 +62,8 @@ def draw_files(known: Attempt) -> None:
 
 def _report(known: Attempt) -> str:
     others = session().log.of(known.model, known.samples)
-    return report.build(service.model(known.model), service.model(known.slimmed), known, others)
+    words = {key: t(f"report.{key}") for key in report.WORDS}
+    return report.build(service.model(known.model), service.model(known.slimmed), known, others, words)
 
 
 def draw_lines(known: Attempt) -> None:
@@ -71,14 +72,15 @@ def draw_lines(known: Attempt) -> None:
     st.caption(t("take.again.text"))
     own = is_fingerprint(known.model)
     ref = f"{stem(known).removesuffix('-slim')}-original.onnx" if own else known.model
-    calibration = service.model(known.model).card.calibration or ("pictures.zip" if is_fingerprint(known.samples) else known.samples)
+    samples = "pictures.zip" if is_fingerprint(known.samples) else known.samples
+    calibration = service.model(known.model).card.calibration or samples
     if own:
         original = service.model(known.model)
         st.download_button(t("take.original"), original.data, ref, "application/octet-stream", key="take-original",
                            on_click="ignore", icon=":material/download:")
     name = stem(known)
-    st.code(f"python -m lwcore slim {ref} --recipe {name}-recipe.json --samples {calibration} --out {name}.onnx", "bash",
-            wrap_lines=True)
+    st.code(f"python -m lwcore slim {ref} --recipe {name}-recipe.json --samples {calibration} --out {name}.onnx",
+            "bash", wrap_lines=True)
     st.code("\n".join((
         "from pathlib import Path", "import lwcore", "",
         f"model = lwcore.load({ref!r})",

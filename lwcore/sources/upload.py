@@ -1,0 +1,187 @@
+"""`read_upload`: a stranger's bytes → a normalised `Model`, or one sentence that says what is wrong with them.
+
+Everything is checked on the parsed description before anything is evaluated: the kind of file, its size, its nodes
+(those of inner graphs too), where its data lies, whose operators it uses, and how large its constants would grow. Run it
+in a worker (the task `ingest`): memory faults in a parser are the one thing that no check here can rule out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import PurePath
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, defs
+
+from lwcore.errors import ModelError
+from lwcore.model import Model
+from lwcore.settings import SETTINGS
+from lwcore.sources.growth import check_growth
+from lwcore.sources.guess import guess_card
+from lwcore.sources.kinds import foreign_kind
+from lwcore.sources.normalise import normalise
+
+DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
+OLDEST_OPSET = 7  # before 7, broadcasting and batch normalisation meant something else
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
+
+
+def read_upload(data: bytes, name: str, size: tuple[int, int] | None = None) -> Model:
+    """Read an ONNX file that came from anywhere.
+
+    Args:
+        data: the file.
+        name: its name; for display only, the content decides what it is.
+        size: input height and width, for a file that leaves them open.
+
+    Returns:
+        The normalised model with a guessed card; its notes say what was done and guessed.
+
+    Raises:
+        ModelError: what was expected, what was found, what to do.
+    """
+    if len(data) > SETTINGS.upload_mb * 1_000_000:
+        raise ModelError(f"Expected a file of at most {SETTINGS.upload_mb} MB, found {len(data) // 1_000_000} MB.")
+    kind = foreign_kind(data)
+    if kind is not None:
+        raise ModelError(f"Expected an ONNX file, found {kind.name}. {kind.advice}.")
+    proto = _parse(data)
+    _check_operators(proto)
+    _check_data_inside(proto)
+    notes = _drop_metadata(proto)
+    _check_input(proto)
+    notes += _fix_size(proto, size)
+    check_growth(proto)
+    normal, said = normalise(proto)
+    card, guessed = guess_card(normal, PurePath(name.replace("\\", "/")).stem[:80] or "model")
+    return Model(data=normal, card=card, notes=(*notes, *said, *guessed))
+
+
+def _parse(data: bytes) -> onnx.ModelProto:
+    try:
+        proto = onnx.load_model_from_string(data)
+    except (DecodeError, ValueError, RuntimeError):
+        raise ModelError("Expected an ONNX file, found bytes that cannot be read as one: a damaged or cut-off file, or "
+                         "another format. Export or download it again.") from None
+    if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
+        raise ModelError("Expected an ONNX file with a network in it, found none. Export the model again.")
+    return proto
+
+
+def walk(graph: GraphProto) -> Iterator[NodeProto]:
+    """Every node of a graph and of the graphs inside its nodes (If, Loop, Scan)."""
+    graphs = [graph]
+    while graphs:
+        for node in graphs.pop().node:
+            yield node
+            for attribute in node.attribute:
+                graphs.extend(inner(attribute))
+
+
+def inner(attribute: AttributeProto) -> list[GraphProto]:
+    """The graphs an attribute holds."""
+    return [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+
+
+def _tensors(proto: onnx.ModelProto) -> Iterator[TensorProto]:
+    def of(graph: GraphProto) -> Iterator[TensorProto]:
+        yield from graph.initializer
+        for sparse in graph.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+
+    yield from of(proto.graph)
+    for node in [*walk(proto.graph), *(n for f in proto.functions for n in f.node)]:
+        for attribute in node.attribute:
+            yield from attribute.tensors
+            if attribute.HasField("t"):
+                yield attribute.t
+            for graph in inner(attribute):
+                yield from of(graph)
+
+
+def _check_operators(proto: onnx.ModelProto) -> None:
+    count = 0
+    for node in [*walk(proto.graph), *(n for f in proto.functions for n in f.node)]:
+        count += 1
+        if count > SETTINGS.nodes:
+            raise ModelError(f"Expected at most {SETTINGS.nodes:,} operators, found more. Export a smaller model.")
+    if proto.functions:
+        raise ModelError("Expected a file without functions of its own, found "
+                         f"{proto.functions[0].name[:80]!r}. Export it again with functions inlined (onnx.inliner).")
+    for node in walk(proto.graph):
+        if node.domain not in DOMAINS:
+            raise ModelError(f"Expected standard ONNX operators, found {node.op_type[:60]!r} of the domain "
+                             f"{node.domain[:60]!r}, which needs a program we do not have. Export without custom operators.")
+    version = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), None)
+    newest = defs.onnx_opset_version()
+    if version is None or not OLDEST_OPSET <= version <= newest:
+        raise ModelError(f"Expected operator set {OLDEST_OPSET}–{newest}, found {version or 'none'}. Export with opset 17, or "
+                         "convert the file with onnx.version_converter.")
+
+
+def _check_data_inside(proto: onnx.ModelProto) -> None:
+    for tensor in _tensors(proto):
+        if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
+            raise ModelError("Expected a file with its weights inside, found one that points to weights in another file. Save "
+                             "it as one file: onnx.save(onnx.load(\"model.onnx\"), \"whole.onnx\").")
+    for attribute in (a for node in walk(proto.graph) for a in node.attribute if node.op_type == "EPContext"):
+        raise ModelError(f"Expected a portable model, found one compiled for one device ({attribute.name[:40]!r}).")
+
+
+def _drop_metadata(proto: onnx.ModelProto) -> list[str]:
+    had = [p.key for p in proto.metadata_props]
+    del proto.metadata_props[:]
+    if "ORT_config" in had:
+        return ["Settings for onnxruntime that were stored in the file were dropped."]
+    return []
+
+
+def _inputs(graph: GraphProto) -> list[onnx.ValueInfoProto]:
+    constants = {t.name for t in graph.initializer}
+    return [i for i in graph.input if i.name not in constants]
+
+
+def _check_input(proto: onnx.ModelProto) -> None:
+    inputs = _inputs(proto.graph)
+    if len(inputs) != 1:
+        names = ", ".join(repr(i.name[:40]) for i in inputs[:4]) or "none"
+        raise ModelError(f"Expected a model with one input, a picture; found {len(inputs)} inputs ({names}). Models with "
+                         "several inputs cannot be measured on pictures yet.")
+    if not proto.graph.output:
+        raise ModelError("Expected a model with an output, found none. Export the model again.")
+    tensor = inputs[0].type.tensor_type
+    if tensor.elem_type not in _FLOATS:
+        kind = TensorProto.DataType.Name(tensor.elem_type) if tensor.elem_type in TensorProto.DataType.values() else "?"
+        raise ModelError(f"Expected an input of floating-point numbers, found {kind.lower()}. Export the model without "
+                         "its built-in preprocessing.")
+    if tensor.HasField("shape") and len(tensor.shape.dim) != 4:
+        raise ModelError(f"Expected a picture as input (4 dimensions: batch, channels, height, width), found "
+                         f"{len(tensor.shape.dim)} dimensions. Other kinds of models cannot be read yet.")
+    if not tensor.HasField("shape"):
+        raise ModelError("Expected an input of known shape, found none in the file. Export with an example input.")
+
+
+def _fix_size(proto: onnx.ModelProto, size: tuple[int, int] | None) -> list[str]:
+    """Write sizes into an input that leaves them open: those given, else 224 × 224."""
+    dims = _inputs(proto.graph)[0].type.tensor_type.shape.dim
+    known = [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in dims]
+    last = known[3] in (1, 3) and known[1] not in (1, 3)
+    channels, places = (3, (1, 2)) if last else (1, (2, 3))
+    notes = []
+    if known[channels] is None:
+        dims[channels].dim_value = 3
+        notes.append("The file leaves the number of colours open; three (red, green, blue) were assumed.")
+    if any(known[p] is None for p in places):
+        height, width = size or (224, 224)
+        for place, edge in zip(places, (height, width), strict=True):
+            if known[place] is None:
+                dims[place].dim_value = edge
+        found = " × ".join(str(dims[p].dim_value) for p in places)
+        notes.append(f"The file leaves the picture's size open; it is fixed to {found}.")
+    if max(d.dim_value for d in dims[1:]) > SETTINGS.image_edge:
+        raise ModelError(f"Expected pictures of at most {SETTINGS.image_edge} pixels an edge, found "
+                         f"{' × '.join(str(d.dim_value) for d in dims[1:])}.")
+    if dims[0].HasField("dim_value") and dims[0].dim_value > 1024:
+        raise ModelError(f"Expected at most 1024 pictures at once, found {dims[0].dim_value}. Export with a free batch.")
+    return notes
