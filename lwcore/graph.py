@@ -156,6 +156,9 @@ class Graph:
         body.node.extend(self.nodes)
         body.initializer.extend(self._tensors())
         body.value_info.extend(self._value_infos())
+        for info in body.output:
+            if info.name in self.shapes:  # files may leave the shape of their outputs open
+                info.CopyFrom(self.value_info(info.name))
         return model
 
     def serialize(self) -> bytes:

@@ -15,10 +15,10 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from lwcore.errors import JobError, LwcoreError
+from lwcore.jobtable import JobStatus, Run, State, Ticket, cause_of_death, too_much_memory
 from lwcore.parents import WarmParent
 from lwcore.sandbox import Limits
 from lwcore.settings import SETTINGS, Settings
@@ -26,74 +26,10 @@ from lwcore.store import Store, digest
 from lwcore.tasks import TASKS, Task, versions
 from lwcore.worker import RESULT_BYTES
 
-State = Literal["queued", "running", "done", "failed", "cancelled"]
+__all__ = ["JobStatus", "Jobs"]
+
 QUEUE = 200  # waiting jobs; more would wait longer than anybody does
 HISTORY = 400  # finished jobs that can still be asked about
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobStatus:
-    """Where a job stands.
-
-    Attributes:
-        position: jobs ahead of it in the queue; 0 when it runs or is next.
-        progress: share done, 0–1.
-        error, error_kind: why it failed, in a plain sentence, and the error's class (`JobError`: crash or limit).
-        cached: the answer was known before.
-        seconds: since it started running, or how long it took.
-    """
-
-    job_id: str
-    task: str
-    state: State
-    progress: float = 0.0
-    message: str = ""
-    position: int = 0
-    result: dict[str, Any] | None = None
-    error: str | None = None
-    error_kind: str = ""
-    cached: bool = False
-    seconds: float = 0.0
-
-    @property
-    def finished(self) -> bool:
-        """Done, failed or cancelled: it will not change any more."""
-        return self.state in ("done", "failed", "cancelled")
-
-
-@dataclass(eq=False)
-class _Run:
-    """One piece of work, however many people asked for it."""
-
-    key: str
-    task: Task
-    arguments: dict[str, Any]
-    limits: Limits
-    state: State = "queued"
-    progress: float = 0.0
-    message: str = ""
-    result: dict[str, Any] | None = None
-    error: str | None = None
-    error_kind: str = ""
-    cached: bool = False
-    name: str = field(default_factory=lambda: secrets.token_hex(8))
-    tickets: set[str] = field(default_factory=set)
-    parent: WarmParent | None = None
-    pipe: int = -1
-    buffer: bytearray = field(default_factory=bytearray)
-    started: float = 0.0
-    ended: float = 0.0
-
-    @property
-    def finished(self) -> bool:
-        return self.state in ("done", "failed", "cancelled")
-
-
-@dataclass
-class _Ticket:
-    run: _Run
-    owner: str
-    cancelled: bool = False
 
 
 class Jobs:
@@ -110,12 +46,12 @@ class Jobs:
         self.store = store or Store(settings.home)
         self._modules = tuple(modules)
         self._changed = threading.Condition()
-        self._tickets: OrderedDict[str, _Ticket] = OrderedDict()
-        self._queue: deque[_Run] = deque()
-        self._running: dict[str, _Run] = {}
-        self._by_key: dict[str, _Run] = {}
+        self._tickets: OrderedDict[str, Ticket] = OrderedDict()
+        self._queue: deque[Run] = deque()
+        self._running: dict[str, Run] = {}
+        self._by_key: dict[str, Run] = {}
         self._wanted: set[str] = set()
-        self._to_kill: list[_Run] = []
+        self._to_kill: list[Run] = []
         self._parents: dict[str, WarmParent] = {}
         self._closing = False
         self._thread: threading.Thread | None = None
@@ -159,7 +95,7 @@ class Jobs:
             if job_id is None:
                 job_id = secrets.token_urlsafe(12)
                 run.tickets.add(job_id)
-                self._tickets[job_id] = _Ticket(run=run, owner=owner)
+                self._tickets[job_id] = Ticket(run=run, owner=owner)
                 self._forget_old()
         self._wake()
         return job_id
@@ -202,8 +138,8 @@ class Jobs:
 
     # -- tables (under the lock) ---------------------------------------------------------------------------------
 
-    def _new_run(self, key: str, task: Task, arguments: dict[str, Any], known: dict[str, Any] | None) -> _Run:
-        run = _Run(key=key, task=task, arguments=arguments, limits=self._limits(task))
+    def _new_run(self, key: str, task: Task, arguments: dict[str, Any], known: dict[str, Any] | None) -> Run:
+        run = Run(key=key, task=task, arguments=arguments, limits=self._limits(task))
         if known is not None:
             run.state, run.result, run.progress, run.cached = "done", known, 1.0, True
             return run
@@ -242,7 +178,7 @@ class Jobs:
             for job_id in old[:surplus]:
                 del self._tickets[job_id]
 
-    def _finish(self, run: _Run, state: State, **fields: Any) -> None:
+    def _finish(self, run: Run, state: State, **fields: Any) -> None:
         """Write a run's end into the tables; its process, if there is one, is the thread's to end."""
         if run.finished:
             return
@@ -254,10 +190,11 @@ class Jobs:
         for name, value in fields.items():
             setattr(run, name, value)
         self._running.pop(run.name, None)
-        self._by_key.pop(run.key, None)
+        if state != "done":  # a good answer is shared from here until the store has it
+            self._by_key.pop(run.key, None)
         self._changed.notify_all()
 
-    def _fail(self, run: _Run, text: str, kind: str = "JobError") -> None:
+    def _fail(self, run: Run, text: str, kind: str = "JobError") -> None:
         self._finish(run, "failed", error=text, error_kind=kind)
 
     # -- the thread ----------------------------------------------------------------------------------------------
@@ -315,7 +252,7 @@ class Jobs:
     def _is_ready(self, kind: str) -> bool:
         return kind in self._parents and self._parents[kind].ready
 
-    def _start(self, run: _Run, parent: WarmParent) -> None:
+    def _start(self, run: Run, parent: WarmParent) -> None:
         try:
             run.pipe = parent.fork(run.name, run.task.name, run.arguments, run.limits.to_json())
         except JobError as error:
@@ -336,7 +273,7 @@ class Jobs:
             elif "run" in message and message["run"] in self._running:
                 run = self._running[message["run"]]
                 self._read_lines(run)  # its last line may still be on the way
-                self._fail(run, _cause_of_death(message["status"], run.limits))
+                self._fail(run, cause_of_death(message["status"], run.limits))
 
     def _lose(self, parent: WarmParent) -> None:
         self._selector.unregister(parent.socket)
@@ -349,11 +286,11 @@ class Jobs:
         for run in lost + [run for run in self._queue if run.task.kind == parent.kind and not parent.ready]:
             self._fail(run, text)
 
-    def _read(self, run: _Run) -> None:
+    def _read(self, run: Run) -> None:
         with self._changed:
             self._read_lines(run)
 
-    def _read_lines(self, run: _Run) -> None:
+    def _read_lines(self, run: Run) -> None:
         while run.pipe >= 0 and not run.finished:
             try:
                 data = os.read(run.pipe, 1 << 18)
@@ -372,7 +309,7 @@ class Jobs:
             for line in lines:
                 self._line(run, line)
 
-    def _line(self, run: _Run, line: bytes | bytearray) -> None:
+    def _line(self, run: Run, line: bytes | bytearray) -> None:
         if run.finished:
             return
         try:
@@ -381,13 +318,13 @@ class Jobs:
         except (ValueError, TypeError, KeyError, AttributeError):
             self._fail(run, "The worker process sent something that is not a result. Try again.")
 
-    def _take(self, run: _Run, message: dict[str, Any]) -> None:
+    def _take(self, run: Run, message: dict[str, Any]) -> None:
         if "done" in message:
             self._finish(run, "done", result=dict(message["done"]), progress=1.0)
         elif "failed" in message:
             self._fail(run, str(message["failed"]), str(message.get("kind", "JobError")))
         elif "memory" in message:
-            self._fail(run, _too_much_memory(run.limits))
+            self._fail(run, too_much_memory(run.limits))
         else:
             run.progress, run.message = float(message["progress"]), str(message["message"])[:300]
             self._changed.notify_all()
@@ -414,26 +351,11 @@ class Jobs:
             run.buffer.clear()
             if run.state == "done" and run.result is not None:
                 self._keep(run, run.result)
+                with self._changed:
+                    self._by_key.pop(run.key, None)
 
-    def _keep(self, run: _Run, result: dict[str, Any]) -> None:
+    def _keep(self, run: Run, result: dict[str, Any]) -> None:
         try:
             self.store.put_result(run.key, result)
         except (OSError, LwcoreError, ValueError):  # a full disk costs the next asker a run, not this one the answer
             run.message = "The result could not be kept."
-
-
-def _too_much_memory(limits: Limits) -> str:
-    return (f"The job needed more than {limits.memory_mb} MB of memory and was stopped. Use a smaller model or fewer "
-            "samples, or raise the limit in the server's settings.")
-
-
-def _cause_of_death(status: int, limits: Limits) -> str:
-    """Why a child ended without an answer; negative numbers are signals."""
-    if status == -9:
-        return "The job was ended by the system, most likely for want of memory. Use a smaller model or fewer samples."
-    if status == -24:
-        return f"The job used more processor time than {limits.seconds} seconds on every core and was stopped."
-    if status < 0:
-        return (f"The job crashed (signal {-status}). A file that does this is damaged or not meant for this reader; "
-                "export it again.")
-    return f"The job ended without an answer (exit code {status}); the server's log says why."

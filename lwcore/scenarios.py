@@ -8,7 +8,10 @@ from typing import Any
 
 from lwcore.analysis.cost import Cost
 from lwcore.evaluation.result import Evaluation
+from lwcore.evaluation.statistics import wilson
 from lwcore.recipe import Recipe
+
+ORIGINAL = -1  # number of an original that was measured beside another attempt only
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,23 @@ class Attempt:
     def is_original(self) -> bool:
         """True when nothing was done to the model."""
         return not self.recipe.steps
+
+
+def original_of(attempt: Attempt) -> Attempt:
+    """The original as an attempt, from what was measured beside any slimmed one: same samples, timed in turns."""
+    if attempt.is_original:
+        return attempt
+    e, before = attempt.evaluation, attempt.before
+    right = None if e.reference_top1 is None else wilson(round(e.reference_top1 * e.n), e.n)
+    own = Evaluation(
+        n=e.n, top1=right.value if right else None, top1_low=right.low if right else None,
+        top1_high=right.high if right else None, agreement=1.0, agreement_low=1.0, agreement_high=1.0,
+        latency_ms=e.reference_latency_ms, latency_low_ms=e.reference_latency_low_ms,
+        latency_high_ms=e.reference_latency_high_ms, latency_batch=e.latency_batch, threads=e.threads,
+        size_bytes=before.size_bytes, gzip_bytes=e.reference_gzip_bytes or 0, params=before.params,
+        nonzeros=before.params, macs=before.macs)
+    return Attempt(number=ORIGINAL, model=attempt.model, samples=attempt.samples, slimmed=attempt.model, before=before,
+                   after=before, evaluation=own, recipe=Recipe(seed=attempt.recipe.seed))
 
 
 def quality(evaluation: Evaluation) -> float:

@@ -269,5 +269,5 @@ def sensitivity(store: Store, progress: Progress, *, model: str, samples: str | 
     found = find_model(store, model)
     ref = samples or found.card.calibration
     if ref is None:
-        raise SampleError("Measuring sensitivity needs pictures, and this model has none of its own. Choose a sample set.")
+        raise SampleError("Expected pictures to measure sensitivity on, found none. Choose a sample set.")
     return find_sensitivity(store, found, find_samples(store, ref, found), progress).to_json()

@@ -71,7 +71,10 @@ class Parent:
             self._reap()
         if self._server not in ready:
             return True
-        packet, pipes, _, _ = socket.recv_fds(self._server, PACKET_BYTES, 1)
+        try:
+            packet, pipes, _, _ = socket.recv_fds(self._server, PACKET_BYTES, 1)
+        except ConnectionResetError:  # hung up with words of ours unread
+            return False
         if packet:
             self._request(json.loads(packet), pipes)
         return bool(packet)

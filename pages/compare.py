@@ -15,6 +15,7 @@ if not known:
     st.markdown(t("compare.empty"))
     st.page_link(frame.pages()["slim"], label=t("compare.go"), icon=":material/tune:")
 else:
+    known = comparing.with_original(known)
     chosen = comparing.draw_chart(known)
     chosen = comparing.draw_table(known, chosen)
     comparing.draw_return(known, chosen)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.ui import controls, frame, measuring, results
-from pages.ui.state import session
+from pages.ui import controls, frame, results
 
 frame.draw_title("slim")
 frame.needs_model()
 left, right = st.columns([2, 3], gap="large")
 with left:
     controls.draw()
-measuring.keep_up()
 with right:
-    results.draw(session())
+    results.draw()

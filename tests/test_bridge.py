@@ -71,7 +71,8 @@ def test_a_weight_that_two_layers_read_is_one_parameter() -> None:
 def test_int8_weights_behind_dequantize_are_parameters_of_the_layer_they_feed() -> None:
     nodes = [helper.make_node("DequantizeLinear", ["w", "s", "z"], ["wf"], name="dq", axis=0),
              helper.make_node("Conv", ["x", "wf"], ["y"], name="conv")]
-    model = graph_model(nodes, ["n", 4, 5, 5], ["n", 6, 3, 3], {"w": s8(6, 4, 3, 3), "s": np.abs(f(6)), "z": np.zeros(6, np.int8)})
+    constants = {"w": s8(6, 4, 3, 3), "s": np.abs(f(6)), "z": np.zeros(6, np.int8)}
+    model = graph_model(nodes, ["n", 4, 5, 5], ["n", 6, 3, 3], constants)
     network = to_torch(model)
     assert [(step.name, step.feeds) for step in network.steps] == [("dq", "conv"), ("conv", "")]
     assert parameter_count(network) == 216 == cost.cost(model).params
@@ -80,7 +81,8 @@ def test_int8_weights_behind_dequantize_are_parameters_of_the_layer_they_feed() 
 
 def test_the_batch_stays_free() -> None:
     nodes = [helper.make_node("Shape", ["x"], ["n"]), helper.make_node("Gather", ["n", "zero"], ["b"]),
-             helper.make_node("Unsqueeze", ["b", "axis"], ["b1"]), helper.make_node("Concat", ["b1", "rest"], ["s"], axis=0),
+             helper.make_node("Unsqueeze", ["b", "axis"], ["b1"]),
+             helper.make_node("Concat", ["b1", "rest"], ["s"], axis=0),
              helper.make_node("Reshape", ["x", "s"], ["r"]), helper.make_node("MatMul", ["r", "w"], ["y"])]
     model = graph_model(nodes, ["n", 4, 3], ["n", 5], {"zero": np.array(0), "axis": i(0), "rest": i(-1), "w": f(12, 5)})
     assert_same(model, [f(7, 4, 3)])

@@ -32,7 +32,7 @@ def i(*values: int) -> np.ndarray:
 
 @dataclass
 class Case:
-    """One node: `inputs` are fed, `constants` are initializers by position (the inputs take the positions left over)."""
+    """One node: `inputs` are fed, `constants` are initializers by position (inputs take the positions left over)."""
 
     op: str
     inputs: Sequence[np.ndarray]

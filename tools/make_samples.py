@@ -1,8 +1,8 @@
 """Make the sample sets of the dashboard: Fashion-MNIST pictures and (``--photos``) five photographs.
 
-``fashion-test.npz`` holds 2,000 of the 10,000 test images (200 a class); ``fashion-calibration.npz`` holds 1,024
-*training* images, so the two share no image. The photographs come from ``skimage.data`` of scikit-image 0.26; install
-it anywhere and put it on the path, for example::
+``fashion-test.npz`` holds 2,000 of the 10,000 test images (200 a class); ``fashion-calibration.npz`` holds
+1,024 *training* images, so the two share no image. The photographs come from ``skimage.data`` of scikit-image
+0.26; install it anywhere and put it on the path, for example::
 
     pip install --target .cache/skimage scikit-image==0.26.*
     PYTHONPATH=.cache/skimage python tools/make_samples.py --photos
@@ -21,11 +21,11 @@ ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
 # file → (title, acceptable ImageNet class indexes, licence, credit); ImageNet has no class for an astronaut
 PHOTOS: dict[str, tuple[str, list[int], str, str]] = {
-    "chelsea": ("Chelsea the cat", [281, 282, 285], "CC0", "photograph by Stefan van der Walt"),
-    "coffee": ("A cup of coffee", [967, 504, 968], "CC0", "photograph by Pikolo Espresso Bar, Rachel Michetti"),
-    "camera": ("A man with a camera on a tripod", [872], "CC0", "photograph by Lav Varshney"),
-    "rocket": ("A rocket on its pad", [657, 744, 812], "public domain", "photograph by SpaceX"),
-    "astronaut": ("Astronaut Eileen Collins", [], "public domain", "photograph by NASA"),
+    "chelsea": ("Chelsea the cat", [281, 282, 285], "CC0", "Stefan van der Walt"),
+    "coffee": ("A cup of coffee", [967, 504, 968], "CC0", "Rachel Michetti, Pikolo Espresso Bar"),
+    "camera": ("A man with a camera on a tripod", [872], "CC0", "Lav Varshney"),
+    "rocket": ("A rocket on its pad", [657, 744, 812], "public domain", "SpaceX"),
+    "astronaut": ("Astronaut Eileen Collins", [], "public domain", "NASA"),
 }
 
 
@@ -37,7 +37,7 @@ def balanced(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
 
 
 def make_fashion(data: Path, seed: int) -> None:
-    """Write the two npz files (``images`` (N, 28, 28), ``labels`` (N,), both uint8, and ``indexes`` in the source)."""
+    """Write the two npz files: ``images`` (N, 28, 28), ``labels`` (N,), ``indexes`` in the source (N,)."""
     target = ASSETS / "samples"
     target.mkdir(parents=True, exist_ok=True)
     images, labels = fashion.load("test", data)
@@ -50,7 +50,8 @@ def make_fashion(data: Path, seed: int) -> None:
 
 def _save(path: Path, images: np.ndarray, labels: np.ndarray, keep: np.ndarray) -> None:
     np.savez_compressed(path, images=images[keep], labels=labels[keep], indexes=keep.astype(np.uint16))
-    print(f"{path.name}: {len(keep)} images, {path.stat().st_size:,} bytes, per class {np.bincount(labels[keep])}")
+    counts = np.bincount(labels[keep])
+    print(f"{path.name}: {len(keep)} images, {path.stat().st_size:,} bytes, per class {counts}")
 
 
 def make_photos(edge: int = 512) -> None:
@@ -66,8 +67,16 @@ def make_photos(edge: int = 512) -> None:
         picture.thumbnail((edge, edge), Image.Resampling.LANCZOS)
         path = target / f"{name}.jpg"
         picture.save(path, quality=90, optimize=True)
-        entries.append({"file": path.name, "title": title, "imagenet_classes": classes, "licence": licence,
-                        "credit": credit, "source": f"skimage.data.{name}, scikit-image 0.26"})  # fmt: skip
+        entries.append(
+            {
+                "file": path.name,
+                "title": title,
+                "imagenet_classes": classes,
+                "licence": licence,
+                "credit": f"photograph by {credit}",
+                "source": f"skimage.data.{name}, scikit-image 0.26",
+            }
+        )
         print(f"{path.name}: {picture.size}, {path.stat().st_size:,} bytes")
     text = json.dumps({"name": "Five photographs", "photos": entries}, indent=2, ensure_ascii=False)
     (target / "photos.json").write_text(text + "\n", encoding="utf-8")

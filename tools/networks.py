@@ -1,7 +1,7 @@
 """The torch architectures behind the gallery: small 28×28 grey versions of well-known networks.
 
-Each keeps the block structure of its paper; only widths, depths and the first strides are smaller. Batch norms sit
-in :class:`ConvNorm` directly after their convolution, so that :func:`fold_batchnorm` can fold all of them.
+Each keeps the block structure of its paper; only widths, depths and the first strides are smaller. Batch norms
+sit in :class:`ConvNorm` directly after their convolution, so that :func:`fold_batchnorm` can fold all of them.
 
 Usage: ``python tools/networks.py`` prints parameters and multiply-accumulates of every network.
 """
@@ -20,7 +20,13 @@ class ConvNorm(nn.Module):
     """Convolution, batch norm, activation; "same" padding for odd kernels."""
 
     def __init__(
-        self, c_in: int, c_out: int, kernel: int = 3, stride: int = 1, groups: int = 1, act: nn.Module | None = None
+        self,
+        c_in: int,
+        c_out: int,
+        kernel: int = 3,
+        stride: int = 1,
+        groups: int = 1,
+        act: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False)
@@ -160,8 +166,8 @@ class Fire(nn.Module):
 class SqueezeNet(nn.Module):
     """SqueezeNet 1.1's order of fire modules and poolings, fewer channels.
 
-    Batch norm is there for training only: folded away, the graph is the paper's. As in the paper, the classifier
-    is a 1×1 convolution followed by the global average.
+    Batch norm is there for training only: folded away, the graph is the paper's. As in the paper, the
+    classifier is a 1×1 convolution followed by the global average; the ReLU between them is left out.
     """
 
     def __init__(self, classes: int = 10) -> None:
@@ -233,7 +239,13 @@ class EfficientNet(nn.Module):
 
 
 def _stack(
-    block: Callable[..., nn.Module], c_in: int, c_out: int, count: int, stride: int, expansion: int, **extra: int
+    block: Callable[..., nn.Module],
+    c_in: int,
+    c_out: int,
+    count: int,
+    stride: int,
+    expansion: int,
+    **extra: int,
 ) -> tuple[nn.Sequential, int]:
     """``count`` blocks, the first with ``stride``; returns them and the channels that leave."""
     first = block(c_in, c_out, stride, expansion, **extra)
@@ -274,11 +286,12 @@ class ResNet20(nn.Module):
 
 
 def _residual_stage(c_in: int, c_out: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(BasicBlock(c_in, c_out, stride), BasicBlock(c_out, c_out, 1), BasicBlock(c_out, c_out, 1))
+    first = BasicBlock(c_in, c_out, stride)
+    return nn.Sequential(first, BasicBlock(c_out, c_out, 1), BasicBlock(c_out, c_out, 1))
 
 
 class ArticleCNN(nn.Module):
-    """The article's sample network for 224×224 pictures: six 3×3 convolutions with bias, batch norm and ReLU."""
+    """The article's sample network for 224×224: six 3×3 convolutions with bias, batch norm and ReLU."""
 
     def __init__(self, num_classes: int = 1000, widths: Sequence[int] = (32, 64, 128, 256, 512, 1024)) -> None:
         super().__init__()

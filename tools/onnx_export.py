@@ -1,4 +1,4 @@
-"""Write a torch network as a clean ONNX file: dynamic batch, readable names, nothing of this machine in it."""
+"""Write a torch network as a clean ONNX file: dynamic batch, readable names, no traces of the machine."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnx_ir
 import torch
+from onnx import numpy_helper
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedNodesPass
 from onnxscript.optimizer import fold_constants
 from torch import nn
@@ -25,7 +26,8 @@ def to_onnx(model: nn.Module, shape: Sequence[int], *, optimize: bool = True) ->
     Args:
         model: The network; it is put into eval mode.
         shape: (C, H, W) of one sample.
-        optimize: Let the exporter fold constants, which also folds batch norms; without it only what is unused goes.
+        optimize: Let the exporter simplify the graph, which folds batch norms too; without it only shape
+            arithmetic is folded.
     """
     program = torch.onnx.export(
         model.eval(),
@@ -50,11 +52,12 @@ def to_onnx(model: nn.Module, shape: Sequence[int], *, optimize: bool = True) ->
 
 def _fold_shapes(model: onnx_ir.Model) -> None:
     """Fold integer constants in place, leave every operator on floats as it is."""
-    floats = (onnx_ir.DataType.FLOAT,)
-    fold_constants(
-        model, should_fold=lambda n: None if all(v is None or v.dtype not in floats for v in n.inputs) else False
-    )
+    fold_constants(model, should_fold=lambda node: False if _reads_floats(node) else None)
     onnx_ir.passes.Sequential(LiftConstantsToInitializersPass(), RemoveUnusedNodesPass())(model)
+
+
+def _reads_floats(node: onnx_ir.Node) -> bool:
+    return any(v is not None and v.dtype == onnx_ir.DataType.FLOAT for v in node.inputs)
 
 
 def _scope(node: onnx.NodeProto) -> str:
@@ -107,6 +110,25 @@ def _strip(proto: onnx.ModelProto) -> None:
 def parameters(proto: onnx.ModelProto) -> int:
     """Elements of the graph's float initializers that are not scalars (limits of Clip and the like)."""
     return sum(int(np.prod(i.dims)) for i in proto.graph.initializer if i.dims and i.data_type in (1, 10))
+
+
+def narrow(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose float32 initializers of one dimension or more are float16."""
+    return _recast(proto, onnx.TensorProto.FLOAT, np.float16)
+
+
+def widen(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose float16 initializers are float32: what a loader of these files does."""
+    return _recast(proto, onnx.TensorProto.FLOAT16, np.float32)
+
+
+def _recast(proto: onnx.ModelProto, source: int, target: type) -> onnx.ModelProto:
+    copy = onnx.ModelProto.FromString(proto.SerializeToString())
+    for tensor in copy.graph.initializer:
+        if tensor.data_type == source and tensor.dims:
+            values = numpy_helper.to_array(tensor).astype(target)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    return copy
 
 
 def write(path: Path, data: bytes) -> None:

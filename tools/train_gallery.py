@@ -3,9 +3,12 @@
     python tools/train_gallery.py --model mobilenetv2
 
 Seeded; needs torch and the Debian package ``dataset-fashion-mnist`` (or ``--data``), no GPU. Writes
-``assets/models/fashion-NAME.onnx`` and its card ``fashion-NAME.json``; the last line printed is the accuracy on the
-10,000 test images, which are used for nothing else. A run that was stopped goes on from the last epoch kept in
-``.cache/``. Two networks side by side with one thread each train faster than one after the other with two. ``--epochs 0`` exports the untrained network, marked so.
+``assets/models/fashion-NAME.onnx`` (weights stored as float16) and its card ``fashion-NAME.json``; the last line
+printed is the accuracy on the 10,000 test images, which are used for nothing else. A run that was stopped goes on
+from the last epoch kept in ``.cache/``; ``--epochs 0`` exports the untrained network, marked so.
+
+Two networks side by side with one thread each train faster than one after the other with two, and glibc's malloc
+should keep large blocks: ``MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=8589934592``.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ import numpy as np
 import onnxruntime
 import torch
 from networks import NETWORKS, fold_batchnorm
-from onnx_export import parameters, to_onnx, write
+from onnx_export import narrow, parameters, to_onnx, widen, write
 from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -73,7 +76,7 @@ PLANS: dict[str, Plan] = {
     ),
     "efficientnet": Plan(
         title="EfficientNet",
-        description="Inverted residuals whose channels are weighted by squeeze-and-excitation, swish activation.",
+        description="Inverted residuals whose channels are weighted by squeeze-and-excitation; swish.",
         source="arXiv 1905.11946",
         epochs=6,
         small_epochs=3,
@@ -171,9 +174,9 @@ class Trainer:
         torch.save(state, part)
         part.replace(self.checkpoint)
 
-    def run(self, images: Tensor, labels: Tensor) -> None:
-        """Train until the plan's last epoch."""
-        while self.epoch < self.plan.epochs:
+    def run(self, images: Tensor, labels: Tensor, until: int) -> None:
+        """Train until ``until`` epochs of the plan are done."""
+        while self.epoch < until:
             start = time.perf_counter()
             loss = self._run_epoch(images, labels)
             self.epoch += 1
@@ -225,23 +228,26 @@ def export(name: str, trainer: Trainer, images: Tensor, labels: Tensor, seed: in
     """Write the averaged network and its card; returns the top-1 accuracy of the file on the test images."""
     want = predict(trainer.average, images)
     proto = to_onnx(fold_batchnorm(trainer.average), (1, 28, 28))
-    data = proto.SerializeToString(deterministic=True)
-    got = predict_onnx(data, images)
+    got = predict_onnx(proto.SerializeToString(), images)
     worst = float(np.abs(want - got).max())
     print(f"largest difference of a logit, onnxruntime against torch: {worst:.1e}")
     if worst > 1e-4:
         raise SystemExit(f"{name}: the exported network differs by {worst:.1e}, expected at most 1e-4")
+    stored = narrow(proto)
+    got = predict_onnx(widen(stored).SerializeToString(), images)
+    print(f"largest difference after storing the weights as float16: {np.abs(want - got).max():.1e}")
     top1 = float((got.argmax(1) == labels.numpy()).mean())
     target = ROOT / "assets" / "models" / f"fashion-{name}"
-    write(target.with_suffix(".onnx"), data)
-    text = json.dumps(card(name, trainer.plan, top1, parameters(proto), seed), indent=2, ensure_ascii=False)
+    write(target.with_suffix(".onnx"), stored.SerializeToString(deterministic=True))
+    text = json.dumps(card(name, trainer, top1, parameters(proto), seed), indent=2, ensure_ascii=False)
     write(target.with_suffix(".json"), f"{text}\n".encode())
     return top1
 
 
-def card(name: str, plan: Plan, top1: float, count: int, seed: int) -> dict[str, object]:
+def card(name: str, trainer: Trainer, top1: float, count: int, seed: int) -> dict[str, object]:
     """The model card that stands beside the ONNX file."""
-    trained = plan.epochs > 0
+    plan, trained = trainer.plan, trainer.epoch > 0
+    until = f" --until {trainer.epoch}" if trainer.epoch < plan.epochs else ""
     return {
         "name": f"{plan.title} · Fashion-MNIST",
         "family": plan.title,
@@ -260,8 +266,9 @@ def card(name: str, plan: Plan, top1: float, count: int, seed: int) -> dict[str,
         "source": f"trained here; architecture after {plan.source}",
         "accuracy": {"dataset": "Fashion-MNIST test, 10,000 images", "top1": top1} if trained else None,
         "parameters": count,
-        "script": f"tools/train_gallery.py --model {name} --epochs {plan.epochs} --seed {seed}",
+        "script": f"tools/train_gallery.py --model {name} --epochs {plan.epochs}{until} --seed {seed}",
         "random_weights": not trained,
+        "stored": "float16",
         "sample_sets": ["fashion-test"],
         "calibration": "fashion-calibration",
     }
@@ -272,6 +279,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, choices=list(PLANS))
     parser.add_argument("--epochs", type=int, help="instead of the plan's number")
+    parser.add_argument("--until", type=int, help="stop after this epoch, the schedule as it is, and export")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", type=Path, default=fashion.DATA, help="folder of the idx files")
@@ -284,7 +292,7 @@ def main() -> None:
         plan = replace(plan, epochs=args.epochs)
     trainer = Trainer(args.model, plan, args.seed)
     trainer.resume()
-    trainer.run(*tensors("train", args.data))
+    trainer.run(*tensors("train", args.data), plan.epochs if args.until is None else args.until)
     top1 = export(args.model, trainer, *tensors("test", args.data), args.seed)
     print(f"{args.model}: {top1:.2%} of 10,000 test images right")
 

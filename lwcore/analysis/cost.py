@@ -51,15 +51,10 @@ def cost(model: Model) -> Cost:
     running statistics and single scalars. MACs are those of convolutions and matrix products, for batch 1.
     """
     graph = Graph.view(model)
-    return count(graph, graph.shapes, model.size_bytes)
-
-
-def count(graph: Graph, shapes: Mapping[str, Shape], size_bytes: int) -> Cost:
-    """`Cost` of a graph under other shapes, so that a plan is priced before anything is cut."""
+    shapes = graph.shapes
     return Cost(params=sum(math.prod(shapes[name]) for name in parameters(graph)),
                 macs=sum(macs(node, shapes) for node in graph.nodes),
-                weight_bytes=sum(math.prod(shapes[n]) * a.itemsize for n, a in graph.constants.items()),
-                size_bytes=size_bytes)
+                weight_bytes=sum(a.nbytes for a in graph.constants.values()), size_bytes=model.size_bytes)
 
 
 def parameters(graph: Graph) -> list[str]:

@@ -57,6 +57,7 @@ class Coupling:
         normalised: nodes that compute statistics over a removable axis (removing is then not the same as zeroing).
         producers: (constant, axis) of the weights whose outputs the channels are.
         units: number of classes, the frozen class included.
+        mirrors: result of a DequantizeLinear over a stored weight → that weight; the two have one shape.
     """
 
     groups: tuple[Group, ...]
@@ -68,6 +69,18 @@ class Coupling:
     normalised: frozenset[int]
     producers: frozenset[tuple[str, int]] = field(repr=False)
     units: int
+    mirrors: Mapping[str, str] = field(repr=False)
+
+    def places(self) -> Iterator[tuple[str, int, np.ndarray]]:
+        """Every (tensor or constant, axis, class of each index) whose size follows a removal."""
+        twins: dict[str, list[str]] = defaultdict(list)
+        for result, weight in self.mirrors.items():
+            twins[weight].append(result)
+        for (name, axis), classes in self.cuts.items():
+            for same in (name, *twins[name]):
+                yield same, axis, classes
+        for name, (axis, classes) in self.tensors.items():
+            yield name, axis, classes
 
     def group(self, name: str) -> Group | None:
         """The group of that name, or None."""
@@ -89,11 +102,11 @@ def couple(model: Model) -> Coupling:
     cuts = {place: classes[ids] for place, ids in lab.cuts.items()}
     tensors = {name: (labels.axis, classes[labels.ids]) for name, labels in lab.tensors.items()}
     groups = _groups(graph, lab, cuts, [classes[ids] for ids in lab.pieces])
-    consumers = tuple(Consumer(c.node, c.constant, c.axis, c.tensor, classes[c.ids]) for c in lab.consumers)
+    consumers = tuple(Consumer(c.node, c.constant, c.axis, c.tensor, classes[c.ids], c.groups) for c in lab.consumers)
     return Coupling(groups=groups, frozen=tuple(_frozen(graph, lab, classes, causes)), cuts=cuts, tensors=tensors,
                     consumers=consumers, grouped=lab.grouped, normalised=frozenset(lab.normalised),
                     producers=frozenset((_base(lab, constant), axis) for _, constant, axis in lab.producers),
-                    units=int(classes.max()) + 1)
+                    units=int(classes.max()) + 1, mirrors={name: held[0] for name, held in lab.quantized.items()})
 
 
 def label(graph: Graph) -> Labelling:

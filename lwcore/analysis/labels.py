@@ -43,13 +43,17 @@ class Reason:
 
 @dataclass(frozen=True)
 class Consumer:
-    """A linear operator that reads labelled channels: index `i` of `constant`'s `axis` multiplies channel `ids[i]`."""
+    """A linear operator that reads labelled channels: index `i` of `constant`'s `axis` multiplies channel `ids[i]`.
+
+    With `groups` above 1 the index counts channels within each group of a grouped convolution.
+    """
 
     node: int
     constant: str
     axis: int
     tensor: str
     ids: Ids
+    groups: int = 1
 
 
 @dataclass
@@ -123,10 +127,10 @@ class Labelling:
         self.producers.append((node, constant, axis))
         return ids
 
-    def consume(self, node: int, constant: str, axis: int, tensor: str, ids: Ids) -> None:
+    def consume(self, node: int, constant: str, axis: int, tensor: str, ids: Ids, groups: int = 1) -> None:
         """A linear operator's weight reads these channels along one of its axes."""
         self.cut(constant, axis, ids)
-        self.consumers.append(Consumer(node, constant, axis, tensor, ids))
+        self.consumers.append(Consumer(node, constant, axis, tensor, ids, groups))
 
     def put(self, name: str, axis: int, ids: Ids | None) -> None:
         """Write down the labels of a tensor (nothing when there are none that could be removed)."""

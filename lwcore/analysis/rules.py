@@ -131,7 +131,7 @@ def _within_groups(lab: Labelling, index: int, node: NodeProto, ids: np.ndarray 
     if ids is not None:
         blocks = ids.reshape(groups, width)
         lab.unite(blocks, blocks[:1])
-        lab.cut(weight, 1, blocks[0])
+        lab.consume(index, weight, 1, node.input[0], blocks[0], groups)
     result = np.tile(lab.fresh(outputs // groups), groups)
     lab.cut(weight, 0, result)
     lab.producers.append((index, weight, 0))

@@ -25,7 +25,8 @@ from lwcore.timing import take_turns
 if TYPE_CHECKING:
     import onnxruntime
 
-LATENCY_SECONDS = 0.4  # for both models together; slower models get five rounds
+# Timing both models takes a share of the time that the answers took, within these seconds: measuring must not dominate.
+LATENCY_SHARE, LATENCY_LEAST, LATENCY_MOST = 0.15, 0.1, 0.4
 
 
 def evaluate(model: Model, samples: SampleSet, against: Model | None = None, progress: Progress = silent,
@@ -38,7 +39,7 @@ def evaluate(model: Model, samples: SampleSet, against: Model | None = None, pro
         against: the original; agreement, the paired test and the changed samples need it.
         progress: called with the share done (0–1) and what is being done.
         threads: of onnxruntime; `SETTINGS.threads` when None.
-        latency: also time one run of each, in turns (about 0.4 s).
+        latency: also time one run of each, in turns (0.1–0.4 s; five rounds of slow models).
         reference: the original's answers from an earlier `lwcore.evaluation.reference`; used when they fit.
 
     Raises:
@@ -62,8 +63,9 @@ def evaluate(model: Model, samples: SampleSet, against: Model | None = None, pro
         fields = _compared(after, before, samples, model.card.classes)
         if latency:
             progress(0.9, "Timing")
-            fields |= _latency(_one_run(model, runner, samples),
-                               _one_run(against, original, samples) if against and original else None)
+            box = min(LATENCY_MOST, max(LATENCY_LEAST, LATENCY_SHARE * (time.perf_counter() - started)))
+            pairs = [(model, runner), (against, original)] if against and original else [(model, runner)]
+            fields |= _latency([_one_run(m, r, samples) for m, r in pairs], box)
         fields |= _sizes(model, packed)
     progress(1.0, "Measured")
     return Evaluation(n=len(samples), threads=threads, latency_batch=runtime.batch_size(runner, 1), notes=_notes(after),
@@ -101,10 +103,9 @@ def _notes(after: np.ndarray) -> tuple[str, ...]:
             "format. They count as wrong.",)
 
 
-def _latency(mine: Callable[[], object], original: Callable[[], object] | None) -> dict[str, Any]:
+def _latency(runs: list[Callable[[], object]], seconds: float) -> dict[str, Any]:
     fields: dict[str, Any] = {}
-    taken = take_turns([mine, original] if original else [mine], LATENCY_SECONDS)
-    for prefix, found in zip(("latency", "reference_latency"), taken, strict=False):
+    for prefix, found in zip(("latency", "reference_latency"), take_turns(runs, seconds), strict=False):
         fields |= {f"{prefix}_ms": found.median_ms, f"{prefix}_low_ms": found.low_ms,
                    f"{prefix}_high_ms": found.high_ms}
     return fields

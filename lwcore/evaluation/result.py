@@ -135,7 +135,8 @@ def _lines(found: Evaluation) -> list[tuple[str, str]]:
     if found.p_value is not None:
         lines.append(("McNemar", f"p = {found.p_value:.3g}; {found.changed_total} answers changed"))
     if found.latency_ms is not None:
-        lines.append(("latency", f"{_spread(found, 'latency')} a run of {found.latency_batch}, {found.threads} threads"))
+        spread = _spread(found, "latency")
+        lines.append(("latency", f"{spread} a run of {found.latency_batch}, {found.threads} threads"))
     if found.reference_latency_ms is not None:
         lines.append(("original's", _spread(found, "reference_latency")))
     return [*lines, ("file", f"{units.size(found.size_bytes)} ({units.size(found.gzip_bytes)} gzipped)"),

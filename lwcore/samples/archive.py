@@ -146,7 +146,7 @@ def _read(entries: list[_Entry], card: Card, name: str, progress: Progress) -> S
 
 def _affordable(count: int, card: Card) -> list[int]:
     height, width = card.input.size
-    most = max(1, PIXEL_MB * 1_000_000 // (height * width * card.input.channels))
+    most = max(1, int(PIXEL_MB * 1_000_000) // (height * width * card.input.channels))
     return list(range(count)) if count <= most else [i * count // most for i in range(most)]
 
 

@@ -22,7 +22,8 @@ from lwcore.samples import SampleSet
 from lwcore.slimming.compensate import Cut, gather_moments, one_shot
 from lwcore.slimming.criteria import Evidence, scores
 from lwcore.slimming.levels import Lever, levers, merged
-from lwcore.slimming.rewrite import cut, price
+from lwcore.slimming.pricing import price
+from lwcore.slimming.rewrite import cut
 
 AMOUNTS = (0.0, 0.25, 0.5, 0.75)
 SAMPLES = 128  # the outputs' mean squared change settles long before accuracy does
@@ -104,12 +105,11 @@ def share_out(model: Model, budget: Budget, align: int, sensitivity: Sensitivity
     Raises:
         SlimError: even with every lever at its last stop the model does not fit.
     """
-    graph, coupling = Graph.view(model), couple(model)
-    choices = levers(coupling, align)
+    choices = levers(couple(model), align)
     stops = [0] * len(choices)
 
     def left(at: list[int]) -> int:
-        return _of(price(graph, coupling, merged(choices, at)), budget)
+        return _of(price(model, merged(choices, at)), budget)
 
     now = left(stops)
     limit = budget.keep * now

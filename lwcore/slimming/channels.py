@@ -18,7 +18,8 @@ from lwcore.slimming.allocate import Sensitivity, share_out
 from lwcore.slimming.compensate import CALIBRATION, Cut, gather_moments, one_shot, sequential
 from lwcore.slimming.criteria import CRITERIA, Evidence, scores
 from lwcore.slimming.levels import levers, uniform
-from lwcore.slimming.rewrite import Keep, cut, price
+from lwcore.slimming.pricing import price
+from lwcore.slimming.rewrite import Keep, cut
 
 
 def removals(model: Model, step: Channels, sensitivity: Sensitivity | None = None) -> dict[str, int]:
@@ -29,7 +30,7 @@ def removals(model: Model, step: Channels, sensitivity: Sensitivity | None = Non
     Raises:
         SlimError: the step names a group that the model does not have, or a budget cannot be met.
     """
-    graph, coupling = Graph.view(model), couple(model)
+    coupling = couple(model)
     unknown = [name for name in step.groups if coupling.group(name) is None]
     if unknown:
         raise SlimError(f"groups.{unknown[0]}: expected a group of this model, found none of that name; "
@@ -40,8 +41,8 @@ def removals(model: Model, step: Channels, sensitivity: Sensitivity | None = Non
     elif step.align == 1 or not any(exact.values()):
         counts = exact
     else:
-        counts = uniform(levers(coupling, step.align), step.amount, lambda c: price(graph, coupling, c).macs,
-                         price(graph, coupling, exact).macs)
+        counts = uniform(levers(coupling, step.align), step.amount, lambda c: price(model, c).macs,
+                         price(model, exact).macs)
     by_hand = {name: portion(group, amount) for name, amount in step.groups.items() if (group := coupling.group(name))}
     return counts | by_hand
 

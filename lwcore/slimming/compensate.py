@@ -27,6 +27,7 @@ from lwcore.progress import Progress, silent
 from lwcore.runtime import session
 from lwcore.samples import SampleSet
 from lwcore.slimming.rewrite import Keep
+from lwcore.slimming.weights import Weights
 
 RIDGE = 1e-3  # λ as a share of the mean variance of the channels left
 CALIBRATION = 512  # samples that statistics are taken from; more changes the result less than another draw does
@@ -77,6 +78,16 @@ class Cut:
     keep: Keep
 
     @cached_property
+    def full(self) -> Weights:
+        """The dense graph's weights."""
+        return Weights(self.dense)
+
+    @cached_property
+    def small(self) -> Weights:
+        """The slimmed graph's weights."""
+        return Weights(self.slim)
+
+    @cached_property
     def readers(self) -> dict[str, list[int]]:
         """Tensor → nodes that read it; the wiring is the same in both graphs."""
         return self.dense.consumers()
@@ -86,10 +97,10 @@ class Cut:
         return not bool(self.keep[consumer.ids].all())
 
     def refittable(self) -> list[Consumer]:
-        """Linear consumers whose weight is stored in floating point and read only once."""
+        """Linear consumers whose weight is whole (one group) and read only once."""
         return [c for c in self.coupling.consumers
-                if self.dense.nodes[c.node].op_type in _LINEAR and c.constant in self.dense.constants
-                and len(self.readers[c.constant]) == 1]
+                if c.groups == 1 and self.dense.nodes[c.node].op_type in _LINEAR and c.constant in self.full
+                and len(self.readers[self.full.base(c.constant)]) == 1]
 
 
 def one_shot(cut: Cut, known: Mapping[str, Moments]) -> None:
@@ -114,8 +125,8 @@ def _refit(cut: Cut, consumer: Consumer, fit: Fit) -> None:
     slim = cut.slim
     home = _bias_home(cut, consumer.node)
     rebuild = fit.weights(centred=home is not None)
-    weight = cut.dense.constants[consumer.constant]
-    full = np.moveaxis(weight.astype(np.float64), consumer.axis, -1)[_alive_outputs(cut, consumer, weight.ndim)]
+    weight = cut.full.read(consumer.constant)
+    full = np.moveaxis(weight, consumer.axis, -1)[_alive_outputs(cut, consumer, weight.ndim)]
     run = len(consumer.ids) // len(fit.kept)
     if run > 1:  # a flattened picture: the same B at every position
         full = np.swapaxes(full.reshape(*full.shape[:-1], len(fit.kept), run), -1, -2)
@@ -125,20 +136,20 @@ def _refit(cut: Cut, consumer: Consumer, fit: Fit) -> None:
     if not np.isfinite(fitted).all():
         raise SlimError(f"Layer {slim.nodes[consumer.node].name!r} could not be re-fitted: expected finite values on the "
                         "calibration samples, found others. Use other samples or compensate 'none'.")
-    slim.constants[consumer.constant] = np.ascontiguousarray(np.moveaxis(fitted, -1, consumer.axis).astype(weight.dtype))
+    bias = cut.small.read(home[0]) if home is not None else np.zeros(0)
+    growth = cut.small.write(consumer.constant, np.moveaxis(fitted, -1, consumer.axis))
     if home is not None:
         shift = _per_output(full @ (fit.dense_mean - rebuild @ fit.slim_mean))
-        name, sign = home
-        old = slim.constants[name]
-        slim.constants[name] = (old + sign * shift.reshape(old.shape)).astype(old.dtype)
+        cut.small.rescale(home[0], bias + home[1] * shift.reshape(bias.shape), growth)
 
 
 def _alive_outputs(cut: Cut, consumer: Consumer, rank: int) -> tuple[np.ndarray, ...]:
     """Index of what the slimmed layer still computes, for a weight whose input axis was moved to the end."""
-    shape = cut.dense.shape(consumer.constant)
+    base = cut.full.base(consumer.constant)
+    shape = cut.dense.shape(base)
     index = []
     for axis in (*(a for a in range(rank) if a != consumer.axis), consumer.axis):
-        classes = cut.coupling.cuts.get((consumer.constant, axis)) if axis != consumer.axis else None
+        classes = cut.coupling.cuts.get((base, axis)) if axis != consumer.axis else None
         index.append(np.arange(shape[axis]) if classes is None else np.flatnonzero(cut.keep[classes]))
     return np.ix_(*index)
 
@@ -172,8 +183,9 @@ def _bias_home(cut: Cut, index: int) -> tuple[str, int] | None:
 
 def _own(cut: Cut, name: str, size: int, sign: int) -> tuple[str, int] | None:
     """The constant, if this layer alone uses it and it has one number an output."""
-    array = cut.slim.constants.get(name)
-    return (name, sign) if array is not None and array.size == size and len(cut.readers[name]) == 1 else None
+    if name not in cut.small or len(cut.readers[cut.small.base(name)]) != 1:
+        return None
+    return (name, sign) if cut.slim.constants[cut.small.base(name)].size == size else None
 
 
 def gather_moments(model: Model, samples: SampleSet) -> dict[str, Moments]:
@@ -182,7 +194,8 @@ def gather_moments(model: Model, samples: SampleSet) -> dict[str, Moments]:
     if key not in _MOMENTS:
         graph = Graph.view(model)
         count = min(len(samples), CALIBRATION)
-        vectors = {c.tensor: partial(channel_vectors, graph, c, samples=count) for c in couple(model).consumers}
+        vectors = {c.tensor: partial(channel_vectors, graph, c, samples=count) for c in couple(model).consumers
+                   if c.groups == 1}
         while len(_MOMENTS) >= 4:
             _MOMENTS.pop(next(iter(_MOMENTS)))
         _MOMENTS[key] = moments(graph, feed(graph, samples.take(count), model.card.input), vectors)
@@ -234,6 +247,10 @@ def _levels(graph: Graph, marked: set[int]) -> tuple[list[int], int]:
         level = max((depth.get(name, 0) for name in reads(node)), default=0) + (index in marked)
         levels.append(level)
         depth.update((name, level) for name in node.output)
+    readers = graph.consumers()
+    for index, node in enumerate(graph.nodes):
+        if all(name in graph.constants for name in reads(node)):  # dequantizes a weight: after the re-fit, with its reader
+            levels[index] = min((levels[i] for name in node.output for i in readers.get(name, ())), default=0)
     return levels, max(levels[i] for i in marked)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from lwcore.analysis.coupling import Coupling, Group
 from lwcore.analysis.statistics import Moments
 from lwcore.graph import Graph
 from lwcore.registry import Registry
+from lwcore.slimming.weights import Weights
 
 RIDGE = 1e-3  # share of the mean variance added to a Gram matrix before it is inverted
 
@@ -30,6 +32,11 @@ class Evidence:
     coupling: Coupling
     moments: Mapping[str, Moments]
     rng: np.random.Generator
+
+    @cached_property
+    def weights(self) -> Weights:
+        """The graph's weights as floats."""
+        return Weights(self.graph)
 
 
 Score = Callable[[Evidence, Group], np.ndarray]
@@ -62,8 +69,8 @@ def _made_by(evidence: Evidence, group: Group) -> Iterator[tuple[np.ndarray, np.
     for constant, axis in sorted(evidence.coupling.producers):
         owner = place[evidence.coupling.cuts[constant, axis]]
         if (owner >= 0).any():
-            weight = np.moveaxis(evidence.graph.constants[constant], axis, 0)
-            filters = weight.reshape(weight.shape[0], -1).astype(np.float64)
+            weight = np.moveaxis(evidence.weights.read_base(constant), axis, 0)
+            filters = weight.reshape(weight.shape[0], -1)
             yield filters[owner >= 0], owner[owner >= 0]
 
 
@@ -93,9 +100,9 @@ def _read_by(evidence: Evidence, group: Group) -> Iterator[tuple[np.ndarray, np.
     for consumer in evidence.coupling.consumers:
         owner = place[consumer.ids]
         moments = evidence.moments.get(consumer.tensor)
-        if (owner < 0).all() or moments is None or consumer.constant not in evidence.graph.constants:
+        if consumer.groups > 1 or (owner < 0).all() or moments is None or consumer.constant not in evidence.weights:
             continue
-        weight = np.moveaxis(evidence.graph.constants[consumer.constant].astype(np.float64), consumer.axis, 0)
+        weight = np.moveaxis(evidence.weights.read(consumer.constant), consumer.axis, 0)
         yield owner, (weight.reshape(weight.shape[0], -1) ** 2).sum(axis=1), moments
 
 

@@ -13,7 +13,8 @@ from lwcore.model import Model
 from lwcore.recipe import Channels, Precision, Recipe
 from lwcore.slimming.allocate import Sensitivity
 from lwcore.slimming.channels import removals
-from lwcore.slimming.rewrite import cut, keep_any, price
+from lwcore.slimming.pricing import price
+from lwcore.slimming.rewrite import cut, keep_any
 
 _SHRINK = {"fp16": 0.5, "int8-dynamic": 0.25, "int8-static": 0.25}
 
@@ -48,7 +49,7 @@ def plan(model: Model, recipe: Recipe, sensitivity: Sensitivity | None = None) -
         if isinstance(step, Channels):
             missing = missing or (step.budget is not None and sensitivity is None)
             counts = removals(current, step, sensitivity if current is model else None)
-            now = price(Graph.view(current), couple(current), counts, now.size_bytes)
+            now = price(current, counts, now.size_bytes)
             if any(isinstance(later, Channels) for later in recipe.steps[position + 1:]):
                 slim = cut(Graph.of(current), couple(current), keep_any(couple(current), counts))
                 current = dataclasses.replace(current, data=slim.serialize())

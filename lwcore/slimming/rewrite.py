@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 
 import numpy as np
 from onnx import NodeProto
 
-from lwcore.analysis.cost import Cost, count
 from lwcore.analysis.coupling import Coupling
 from lwcore.graph import Graph, Shape, attributes, with_attributes, with_input
 
@@ -19,9 +17,7 @@ Fix = Callable[[Graph, NodeProto, Coupling, Keep], NodeProto]
 def shapes_after(graph: Graph, coupling: Coupling, keep: Keep) -> dict[str, Shape]:
     """Shape of every tensor and constant once the cut is made; nothing is cut."""
     shapes = dict(graph.shapes)
-    places = [(name, axis, classes) for (name, axis), classes in coupling.cuts.items()]
-    places += [(name, axis, classes) for name, (axis, classes) in coupling.tensors.items()]
-    for name, axis, classes in places:
+    for name, axis, classes in coupling.places():
         size = int(np.count_nonzero(keep[classes]))
         if size != shapes[name][axis]:
             shapes[name] = (*shapes[name][:axis], size, *shapes[name][axis + 1:])
@@ -53,13 +49,6 @@ def keep_any(coupling: Coupling, counts: Mapping[str, int]) -> Keep:
     for group in coupling.groups:
         keep[group.units[: counts[group.name]]] = False
     return keep
-
-
-def price(graph: Graph, coupling: Coupling, counts: Mapping[str, int], size_bytes: int = 0) -> Cost:
-    """Exact parameters and MACs after removing so many channels of each group; the file size is an estimate."""
-    after = count(graph, shapes_after(graph, coupling, keep_any(coupling, counts)), 0)
-    stored = sum(array.nbytes for array in graph.constants.values())
-    return dataclasses.replace(after, size_bytes=max(0, size_bytes - stored + after.weight_bytes))
 
 
 def _is_touched(node: NodeProto, coupling: Coupling, keep: Keep) -> bool:

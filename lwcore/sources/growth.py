@@ -1,8 +1,8 @@
 """Bounds on what a graph makes out of nothing, worked out before anything is run.
 
-A file of 130 bytes can ask for gigabytes: ConstantOfShape, Expand, Range, Tile and their like make tensors whose size is
-a number in the file. This walks the graph once with the small integer values that are known, and refuses a file that
-asks for more than `SETTINGS.tensor_mb`.
+A file of 130 bytes can ask for gigabytes: ConstantOfShape, Expand, Range, Tile and their like make tensors whose size
+is a number in the file. This walks the graph once with the small integer values that are known, and refuses a file
+that asks for more than `SETTINGS.tensor_mb`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _check_graph(graph: onnx.GraphProto, outer: Mapping[str, np.ndarray]) -> Non
     known: Values = dict(outer)
     for tensor in graph.initializer:
         _remember(known, tensor.name, tensor)
-    total = 0
+    total = 0.0
     for node in graph.node:
         for attribute in node.attribute:
             for body in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
@@ -162,8 +162,8 @@ def _computed(node: NodeProto, values: list[np.ndarray], known: Values) -> np.nd
             with np.errstate(all="ignore"):
                 return np.asarray(np.power(values[0].astype(np.float64), values[1].astype(np.float64)))
         if node.op_type == "ConstantOfShape" and _elements(node, known) <= _SMALL:
-            fill = next((numpy_helper.to_array(a.t) for a in node.attribute if a.name == "value"), np.zeros(1, np.float32))
-            return np.full(int(_elements(node, known)), fill.reshape(-1)[0])
+            fills = [numpy_helper.to_array(a.t).reshape(-1)[0] for a in node.attribute if a.name == "value"]
+            return np.full(int(_elements(node, known)), fills[0] if fills else np.float32(0))
     except (ValueError, TypeError, IndexError):
         return None  # what cannot be worked out here is bounded by the worker's memory limit
     return None

@@ -20,7 +20,7 @@ def guess_card(data: bytes, name: str) -> tuple[Card, list[str]]:
     constants = {t.name for t in graph.initializer}
     shape = _dims(next(i for i in graph.input if i.name not in constants))
     layout: Layout = "NHWC" if shape[3] in (1, 3) and shape[1] not in (1, 3) else "NCHW"
-    channels, height, width = (shape[1], shape[2], shape[3]) if layout == "NCHW" else (shape[3], shape[1], shape[2])
+    channels, height, width = shape[1:] if layout == "NCHW" else (shape[3], shape[1], shape[2])
     color: Color = "gray" if channels == 1 else "rgb"
     photo = color == "rgb" and min(height, width) >= _PHOTO
     count = 3 if color == "rgb" else 1
@@ -28,8 +28,9 @@ def guess_card(data: bytes, name: str) -> tuple[Card, list[str]]:
                      mean=IMAGENET_MEAN if photo else (0.0,) * count, std=IMAGENET_STD if photo else (1.0,) * count,
                      resize=round(min(height, width) / 0.875) if photo else None)
     scale = "scaled as for ImageNet (mean 0.485, 0.456, 0.406)" if photo else "with values 0–1"
-    notes = [f"Input guessed: {'colour' if color == 'rgb' else 'grey'} pictures of {height} × {width}, {layout}, {scale}. "
-             "Say otherwise if the model was trained otherwise; a wrong guess costs accuracy, nothing else."]
+    kind = "colour" if color == "rgb" else "grey"
+    notes = [f"Input guessed: {kind} pictures of {height} × {width}, {layout}, {scale}. Say otherwise if the model was "
+             "trained otherwise; a wrong guess costs accuracy, nothing else."]
     if channels not in (1, 3):
         notes.append(f"The input has {channels} channels, which no picture has; it can be studied and slimmed, but not "
                      "measured on pictures.")

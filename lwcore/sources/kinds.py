@@ -67,16 +67,16 @@ def _zip(data: bytes) -> FileKind | None:
     if any(n.endswith("constants.pkl") or "/code/" in n for n in names):
         return FileKind(name="a TorchScript file, which cannot be opened safely", advice=_TORCH)
     if any("serialized_exported_program" in n or n.endswith(("archive_format", "models/model.json")) for n in names):
-        return FileKind(name="a torch.export program (.pt2)", advice="Export it as ONNX: torch.onnx.export(program, "
-                                                                     "dynamo=True).save(\"model.onnx\")")
+        return FileKind(name="a torch.export program (.pt2)",
+                        advice="Export it as ONNX: torch.onnx.export(program, dynamo=True).save(\"model.onnx\")")
     if any(n.endswith("data.pkl") for n in names):
-        return FileKind(name="a PyTorch checkpoint (.pt or .pth), which holds weights but not the network", advice=_TORCH)
+        return FileKind(name="a PyTorch checkpoint, which holds weights but not the network", advice=_TORCH)
     if any(n in ("config.json", "metadata.json") for n in names) and any(n.endswith(".h5") for n in names):
         return FileKind(name="a Keras model", advice="Export it: model.export(\"model.onnx\", format=\"onnx\")")
     if any(n.endswith(".npy") for n in names):
         return FileKind(name="a NumPy .npz archive", advice="Arrays alone are no network. " + _EXPORT)
-    return FileKind(name="a zip archive", advice="Unpack it and bring the .onnx file inside; a zip of pictures goes into "
-                                                 "the box for samples")
+    return FileKind(name="a zip archive",
+                    advice="Unpack it and bring the .onnx file; a zip of pictures goes into the box for samples")
 
 
 def _zip_names(data: bytes) -> list[str]:
@@ -92,7 +92,7 @@ def _zip_names(data: bytes) -> list[str]:
 def _pickle(data: bytes) -> FileKind | None:
     # Protocol 2 and later start with b"\x80", the number of the protocol, and an opcode; nothing is ever unpickled.
     if len(data) > 2 and data[0] == 0x80 and 2 <= data[1] <= 5:
-        return FileKind(name="a Python pickle (an old .pt or .pth, or a scikit-learn model), which is never opened here "
+        return FileKind(name="a Python pickle (an old .pt or .pth, or another model), which is never opened here "
                              "because opening one runs its code", advice=_TORCH)
     if data[:1] in b"(c}]" and data.rstrip()[-1:] == b"." and b"\n" in data[:200]:
         return FileKind(name="a Python pickle, which is never opened here because opening one runs its code",
@@ -102,7 +102,7 @@ def _pickle(data: bytes) -> FileKind | None:
 
 def _safetensors(data: bytes) -> FileKind | None:
     size = int.from_bytes(data[:8], "little")
-    if len(data) > 9 and 2 <= size <= len(data) - 8 and data[8:9] == b"{" and b'"data_offsets"' in data[8:8 + size][:4096]:
+    if 2 <= size <= len(data) - 8 and data[8:9] == b"{" and b'"data_offsets"' in data[8:4096]:
         return FileKind(name="a safetensors file, which holds weights but not the network", advice=_TORCH)
     return None
 

@@ -1,8 +1,8 @@
 """`read_upload`: a stranger's bytes → a normalised `Model`, or one sentence that says what is wrong with them.
 
 Everything is checked on the parsed description before anything is evaluated: the kind of file, its size, its nodes
-(those of inner graphs too), where its data lies, whose operators it uses, and how large its constants would grow. Run it
-in a worker (the task `ingest`): memory faults in a parser are the one thing that no check here can rule out.
+(those of inner graphs too), where its data lies, whose operators it uses, and how large its constants would grow. Run
+it in a worker (the task `ingest`): memory faults in a parser are the one thing that no check here can rule out.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, defs
 from lwcore.errors import ModelError
 from lwcore.model import Model
 from lwcore.settings import SETTINGS
+from lwcore.sources.functions import inline
 from lwcore.sources.growth import check_growth
 from lwcore.sources.guess import guess_card
 from lwcore.sources.kinds import foreign_kind
@@ -46,7 +47,7 @@ def read_upload(data: bytes, name: str, size: tuple[int, int] | None = None) -> 
     kind = foreign_kind(data)
     if kind is not None:
         raise ModelError(f"Expected an ONNX file, found {kind.name}. {kind.advice}.")
-    proto = _parse(data)
+    proto = inline(_parse(data))
     _check_operators(proto)
     _check_data_inside(proto)
     notes = _drop_metadata(proto)
@@ -91,7 +92,7 @@ def _tensors(proto: onnx.ModelProto) -> Iterator[TensorProto]:
             yield from (sparse.values, sparse.indices)
 
     yield from of(proto.graph)
-    for node in [*walk(proto.graph), *(n for f in proto.functions for n in f.node)]:
+    for node in walk(proto.graph):
         for attribute in node.attribute:
             yield from attribute.tensors
             if attribute.HasField("t"):
@@ -101,32 +102,27 @@ def _tensors(proto: onnx.ModelProto) -> Iterator[TensorProto]:
 
 
 def _check_operators(proto: onnx.ModelProto) -> None:
-    count = 0
-    for node in [*walk(proto.graph), *(n for f in proto.functions for n in f.node)]:
-        count += 1
+    for count, _ in enumerate(walk(proto.graph), start=1):
         if count > SETTINGS.nodes:
             raise ModelError(f"Expected at most {SETTINGS.nodes:,} operators, found more. Export a smaller model.")
-    if proto.functions:
-        raise ModelError("Expected a file without functions of its own, found "
-                         f"{proto.functions[0].name[:80]!r}. Export it again with functions inlined (onnx.inliner).")
     for node in walk(proto.graph):
         if node.domain not in DOMAINS:
-            raise ModelError(f"Expected standard ONNX operators, found {node.op_type[:60]!r} of the domain "
-                             f"{node.domain[:60]!r}, which needs a program we do not have. Export without custom operators.")
+            raise ModelError(f"Expected standard ONNX operators, found {node.op_type[:60]!r} of the "
+                             f"domain {node.domain[:60]!r}. Export the model without custom operators.")
     version = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), None)
     newest = defs.onnx_opset_version()
     if version is None or not OLDEST_OPSET <= version <= newest:
-        raise ModelError(f"Expected operator set {OLDEST_OPSET}–{newest}, found {version or 'none'}. Export with opset 17, or "
-                         "convert the file with onnx.version_converter.")
+        raise ModelError(f"Expected operator set {OLDEST_OPSET}–{newest}, found {version or 'none'}. Export with opset "
+                         "17, or convert the file with onnx.version_converter.")
 
 
 def _check_data_inside(proto: onnx.ModelProto) -> None:
     for tensor in _tensors(proto):
         if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
-            raise ModelError("Expected a file with its weights inside, found one that points to weights in another file. Save "
+            raise ModelError("Expected a file with its weights inside, found one that points to another file. Save "
                              "it as one file: onnx.save(onnx.load(\"model.onnx\"), \"whole.onnx\").")
-    for attribute in (a for node in walk(proto.graph) for a in node.attribute if node.op_type == "EPContext"):
-        raise ModelError(f"Expected a portable model, found one compiled for one device ({attribute.name[:40]!r}).")
+    if any(node.op_type == "EPContext" for node in walk(proto.graph)):
+        raise ModelError("Expected a portable model, found one compiled for one device. Bring the original .onnx.")
 
 
 def _drop_metadata(proto: onnx.ModelProto) -> list[str]:
@@ -146,8 +142,8 @@ def _check_input(proto: onnx.ModelProto) -> None:
     inputs = _inputs(proto.graph)
     if len(inputs) != 1:
         names = ", ".join(repr(i.name[:40]) for i in inputs[:4]) or "none"
-        raise ModelError(f"Expected a model with one input, a picture; found {len(inputs)} inputs ({names}). Models with "
-                         "several inputs cannot be measured on pictures yet.")
+        raise ModelError(f"Expected a model with one input, a picture; found {len(inputs)} ({names}). Export the part "
+                         "of it that reads one picture.")
     if not proto.graph.output:
         raise ModelError("Expected a model with an output, found none. Export the model again.")
     tensor = inputs[0].type.tensor_type
@@ -183,5 +179,5 @@ def _fix_size(proto: onnx.ModelProto, size: tuple[int, int] | None) -> list[str]
         raise ModelError(f"Expected pictures of at most {SETTINGS.image_edge} pixels an edge, found "
                          f"{' × '.join(str(d.dim_value) for d in dims[1:])}.")
     if dims[0].HasField("dim_value") and dims[0].dim_value > 1024:
-        raise ModelError(f"Expected at most 1024 pictures at once, found {dims[0].dim_value}. Export with a free batch.")
+        raise ModelError(f"Expected at most 1024 pictures at once, found {dims[0].dim_value}. Export with batch 1.")
     return notes

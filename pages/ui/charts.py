@@ -55,7 +55,7 @@ def bars(rows: Sequence[Row], *, value: str, title: str, types: Sequence[str], c
             "x": {"field": value, "type": "quantitative", "title": title, "axis": {"format": "~s", "tickCount": 5}},
             "color": _colour(types), "opacity": _fixed("opacity"),
             "tooltip": _tips(("name", "type", "shape", "text"))},
-    }, height=max(120, min(len(rows) * (19 if len(rows) <= 60 else 7), 1100)))
+    }, height=90 + min(len(rows) * (19 if len(rows) <= 60 else 7), 1100))
 
 
 def treemap(rows: Sequence[Row], *, value: str, types: Sequence[str], chosen: str) -> Spec:
@@ -65,7 +65,8 @@ def treemap(rows: Sequence[Row], *, value: str, types: Sequence[str], chosen: st
     boxes = squarify([float(row[value]) for row in shown], width, height)
     total = sum(row[value] for row in shown) or 1
     values = [{**row, "x": x, "x2": x + w, "y": y, "y2": y + h, "cx": x + w / 2, "cy": y + h / 2,
-               "label": row["short"] if w > 7 * len(row["short"]) and h > 18 else "", "share": f"{100 * row[value] / total:.1f} %",
+               "label": row["short"] if w > 7 * len(row["short"]) and h > 18 else "",
+               "share": f"{100 * row[value] / total:.1f} %",
                "opacity": 1.0 if chosen in ("", row["name"]) else 0.5}
               for row, (x, y, w, h) in zip(shown, boxes, strict=True)]
     scale = {"zero": False, "nice": False}
@@ -116,7 +117,7 @@ def by_class(rows: Sequence[Row], *, x: str, before: str, after: str) -> Spec:
                       "shape": _nominal("who", [before, after], ["circle", "diamond"]),
                       "tooltip": [{"field": "name", "title": " "}, {"field": "who", "title": " "},
                                   {"field": "share", "title": " ", "format": ".1%"}]}},
-    ]}, height=max(120, 24 * len(rows)))
+    ]}, height=110 + 24 * len(rows))
 
 
 def confusion(table: Sequence[Sequence[int]], names: Sequence[str], *, x: str, y: str) -> Spec:
@@ -138,7 +139,7 @@ def confusion(table: Sequence[Sequence[int]], names: Sequence[str], *, x: str, y
             "encoding": {**encoding, "text": {"field": "n"}, "color": {
                 "condition": {"test": "datum.share > 0.3", "value": "#FFFFFF"}, "value": "#13211C"}}}
     return themed({"data": {"values": values}, "layer": [cells, text] if few else [cells]},
-                  height=max(260, min(30 * len(names), 640)))
+                  height=min(150 + 28 * len(names), 760))
 
 
 def attempts(rows: Sequence[Row], *, x: str, y: str, front: Sequence[int], chosen: int | None,

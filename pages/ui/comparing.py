@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from statistics import median
 from typing import Any
 
 import pandas as pd
@@ -11,14 +12,29 @@ import streamlit as st
 from lwcore import units
 from lwcore.errors import LwcoreError
 from lwcore.recipe import Channels, Connections, Precision, Recipe
-from lwcore.scenarios import Attempt, pareto
+from lwcore.scenarios import Attempt, original_of, pareto
 from pages.ui import charts, errors, frame
-from pages.ui.text import t
+from pages.ui.text import named, t
 
-_COSTS: dict[str, Callable[[Attempt], float]] = {
-    "size": lambda a: a.evaluation.size_bytes, "params": lambda a: a.evaluation.params,
-    "macs": lambda a: a.evaluation.macs, "latency": lambda a: a.evaluation.latency_ms or 0.0,
+_COSTS: dict[str, Callable[[Attempt, float], float]] = {
+    "size": lambda a, base: a.evaluation.size_bytes, "params": lambda a, base: a.evaluation.params,
+    "macs": lambda a, base: a.evaluation.macs, "latency": lambda a, base: latency_ms(a, base),
 }
+
+
+def base_latency_ms(known: Sequence[Attempt]) -> float:
+    """One time for the original: the median over all attempts beside which it was timed."""
+    times = [ms for a in known if (ms := a.evaluation.reference_latency_ms or a.evaluation.latency_ms)]
+    return median(times) if times else 0.0
+
+
+def latency_ms(a: Attempt, base: float) -> float:
+    """An attempt's time on the common clock: its ratio to the original that it was timed in turns with.
+
+    The machine is never equally busy twice, so raw times of different minutes cannot be compared.
+    """
+    now, was = a.evaluation.latency_ms, a.evaluation.reference_latency_ms
+    return base if a.is_original or not now or not was else base * now / was
 
 
 def title(recipe: Recipe) -> str:
@@ -41,13 +57,20 @@ def _channels(step: Channels) -> list[str]:
     return [t("recipe.channels", amount=f"{100 * step.amount:.0f}"), *words] if step.amount else words
 
 
+def with_original(known: Sequence[Attempt]) -> tuple[Attempt, ...]:
+    """The attempts with the original first, whether or not it was measured by itself."""
+    others = tuple(a for a in known if not a.is_original)
+    return (next((a for a in known if a.is_original), None) or original_of(known[0]), *others)
+
+
 def draw_chart(known: Sequence[Attempt]) -> int | None:
     """The chart; the number of the attempt that was clicked, if any."""
     labelled = known[0].evaluation.top1 is not None
     cost = st.segmented_control(t("compare.against"), list(_COSTS), default="size", required=True, key="compare-cost",
-                                format_func=lambda c: t(f"compare.{c}"), persist_state="session")
+                                format_func=named("compare", _COSTS), persist_state="session")
     value = _COSTS.get(cost or "size", _COSTS["size"])
-    rows = [_row(a, value, labelled) for a in known]
+    base = base_latency_ms(known)
+    rows = [_row(a, value(a, base), labelled) for a in known]
     front = pareto([(r["x"], r["y"]) for r in rows])
     legend = {key: t(f"compare.{key}") for key in ("original", "front", "other")}
     spec = charts.attempts(rows, x=t(f"compare.{cost}.axis"), y=t("cost.accuracy" if labelled else "cost.agreement"),
@@ -59,28 +82,29 @@ def draw_chart(known: Sequence[Attempt]) -> int | None:
     return int(picked[0]["number"]) if picked and "number" in picked[0] else None
 
 
-def _row(a: Attempt, cost: Callable[[Attempt], float], labelled: bool) -> dict[str, Any]:
+def _row(a: Attempt, cost: float, labelled: bool) -> dict[str, Any]:
     e = a.evaluation
     low, high = (e.top1_low, e.top1_high) if labelled else (e.agreement_low, e.agreement_high)
-    return {"number": a.number, "x": cost(a), "y": a.quality, "original": a.is_original, "title": title(a.recipe),
+    return {"number": a.number, "x": cost, "y": a.quality, "original": a.is_original, "title": title(a.recipe),
             "low": a.quality if low is None else low, "high": a.quality if high is None else high,
             "tip": f"{units.percent(a.quality)} · {units.size(e.size_bytes)} · {units.count(e.macs)} MACs"}
 
 
 def draw_table(known: Sequence[Attempt], chosen: int | None) -> int | None:
     """The table; the number of the attempt picked there, else the one picked in the chart."""
-    frame_ = pd.DataFrame([{
+    base = base_latency_ms(known)
+    table = pd.DataFrame([{
         "what": title(a.recipe), "quality": a.quality, "params": units.count(a.evaluation.params),
         "macs": units.count(a.evaluation.macs), "size": units.size(a.evaluation.size_bytes),
         "gzip": units.size(a.evaluation.gzip_bytes),
-        "latency": units.milliseconds(a.evaluation.latency_ms) if a.evaluation.latency_ms else "–"} for a in known])
+        "latency": units.milliseconds(latency_ms(a, base)) if base else "–"} for a in known])
     labelled = known[0].evaluation.top1 is not None
     columns = {"what": st.column_config.TextColumn(t("compare.what"), width="large"),
                "quality": st.column_config.NumberColumn(t("cost.accuracy" if labelled else "cost.agreement"),
                                                         format="percent"),
                "params": t("cost.params"), "macs": t("cost.macs"), "size": t("cost.file"), "gzip": t("strip.gzip"),
                "latency": t("cost.latency")}
-    event = st.dataframe(frame_, hide_index=True, column_config=columns, on_select="rerun", selection_mode="single-row",
+    event = st.dataframe(table, hide_index=True, column_config=columns, on_select="rerun", selection_mode="single-row",
                          key=f"attempts-{known[0].model[:12]}-{known[0].samples[:12]}", alt=t("compare.table"))
     rows = event.selection.rows
     return known[rows[0]].number if rows and rows[0] < len(known) else chosen
@@ -95,7 +119,8 @@ def draw_return(known: Sequence[Attempt], chosen: int | None) -> None:
     if st.session_state["return-to"] not in numbers:
         st.session_state["return-to"] = known[-1].number
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.selectbox(t("compare.pick"), list(numbers), format_func=lambda n: title(numbers[n].recipe), key="return-to",
+        titles = {n: title(a.recipe) for n, a in numbers.items()}
+        st.selectbox(t("compare.pick"), list(numbers), format_func=lambda n: titles.get(n, str(n)), key="return-to",
                      width=420)
         if st.button(t("compare.return"), type="primary", key="return"):
             try:

@@ -13,7 +13,7 @@ from lwcore.recipe import MOST
 from lwcore.slimming.criteria import CRITERIA
 from pages.ui import errors, form, measuring, service
 from pages.ui.state import session, update
-from pages.ui.text import known, t
+from pages.ui.text import known, lookup, named, t
 
 _MOST_AMOUNT = 90
 
@@ -43,13 +43,14 @@ def draw() -> None:
 
 def _choice(name: str, options: tuple[str, ...]) -> None:
     st.segmented_control(t(f"slim.{name}"), options, key=f"slim-{name}", required=True, wrap=True,
-                         format_func=lambda o: t(f"{name}.{o}"), help=t(f"slim.{name}.help"), persist_state="session")
+                         format_func=named(name, options), help=t(f"slim.{name}.help"), persist_state="session")
 
 
 def _advanced() -> None:
     _choice("goal", form.GOALS)
-    st.selectbox(t("slim.criterion"), list(CRITERIA), key="slim-criterion", help=t("slim.criterion.help"),
-                 format_func=lambda name: known(f"criterion.{name}", CRITERIA[name].title), persist_state="session")
+    criteria = {name: known(f"criterion.{name}", entry.title) for name, entry in CRITERIA.items()}
+    st.selectbox(t("slim.criterion"), list(criteria), key="slim-criterion", help=t("slim.criterion.help"),
+                 format_func=lookup(criteria), persist_state="session")
     _choice("compensate", form.COMPENSATIONS)
     _groups()
     st.slider(t("slim.connections"), 0, round(100 * MOST), step=5, format="%d %%", key="slim-connections",
@@ -77,7 +78,7 @@ def _groups() -> None:
                            "amount": None if g.name not in s.base else 100 * s.base[g.name]} for g in groups],
                          columns=["group", "channels", "layers", "amount"]).astype({"amount": "float64"})
     edited = st.data_editor(table, key=key, hide_index=True, disabled=["group", "channels", "layers"], height=230,
-                            column_config=_columns(), alt=t("slim.groups"))
+                            column_config=_columns(), placeholder="–", alt=t("slim.groups"))
     update(overrides=_overrides(edited.to_dict("records"), {g.name for g in groups}))
 
 

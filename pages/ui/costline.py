@@ -69,7 +69,7 @@ def _labels() -> tuple[str, ...]:
 def _planned() -> service.Cost | None:
     s = session()
     try:
-        return service.plan(s.model, s.recipe).after if s.recipe.steps else None
+        return measuring.plan(s).after if s.recipe.steps else None
     except LwcoreError:
         return None  # the page itself shows why
 

@@ -13,7 +13,7 @@ from lwcore.settings import ROOT
 from lwcore.store import is_fingerprint
 from pages.ui import form, measuring, service
 from pages.ui.state import put, session, update
-from pages.ui.text import LANGUAGES, from_locale, language, note, plain, t
+from pages.ui.text import LANGUAGES, from_locale, language, lookup, note, plain, t
 
 ICONS = ROOT / "assets" / "ui"
 FIRST = "fashion-mobilenetv2"
@@ -94,6 +94,7 @@ def choose(ref: str) -> None:
         return
     update(model=ref, failed=None)
     load_recipe(form.Recipe())
+    measuring.start("profile", f"profile-{ref}", {"model": ref})  # Layers is the next page that most people open
 
 
 def draw_header() -> None:
@@ -102,9 +103,10 @@ def draw_header() -> None:
     names = {ref: card.name for ref, card in service.gallery().items()} | dict(s.uploads)
     st.session_state["model-choice"] = s.model or None
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", key="header"):
-        st.selectbox(t("frame.model"), list(names), index=None, format_func=lambda ref: names[ref], key="model-choice",
-                     placeholder=t("frame.choose"), label_visibility="collapsed", width=340, on_change=_model_changed)
-        st.segmented_control(t("frame.language"), list(LANGUAGES), key="language", format_func=lambda k: LANGUAGES[k],
+        st.selectbox(t("frame.model"), list(names), index=None, format_func=lookup(names), key="model-choice",
+                     placeholder=t("frame.choose"), label_visibility="collapsed", width=340, required=True,
+                     on_change=_model_changed)
+        st.segmented_control(t("frame.language"), list(LANGUAGES), key="language", format_func=lookup(LANGUAGES),
                              required=True, label_visibility="collapsed", persist_state="session")
 
 

@@ -50,8 +50,9 @@ def _card(ref: str, card: Card) -> None:
         st.page_link(frame.pages()["slim"], label=t("gallery.go"), icon=":material/tune:")
         return
     first = ref == frame.FIRST and not session().model
-    st.button(t("gallery.open"), key=f"open-{ref}", type="primary" if first else "secondary", on_click=frame.choose,
-              args=(ref,), width="stretch")
+    if st.button(t("gallery.open"), key=f"open-{ref}", type="primary" if first else "secondary", width="stretch"):
+        frame.choose(ref)
+        frame.open_page("layers")
 
 
 def _worth(card: Card) -> str:

@@ -17,7 +17,7 @@ from lwcore.model import Card, Model
 from lwcore.settings import SETTINGS
 from pages.ui import errors, frame, measuring, service
 from pages.ui.state import OwnSamples, put, session, update
-from pages.ui.text import note, plain, t
+from pages.ui.text import lookup, named, note, plain, t
 
 
 def draw_model() -> None:
@@ -60,7 +60,7 @@ def _describe(ref: str) -> None:
             width = st.number_input(t("describe.width"), 1, 4096, spec.size[1])
             layout = st.selectbox(t("describe.layout"), ["NCHW", "NHWC"], index=["NCHW", "NHWC"].index(spec.layout))
             color = st.selectbox(t("describe.color"), ["rgb", "gray"], index=["rgb", "gray"].index(spec.color),
-                                 format_func=lambda c: t(f"color.{c}"))
+                                 format_func=named("color", ["rgb", "gray"]))
         with st.container(horizontal=True):
             mean = st.text_input(t("describe.mean"), _numbers(spec.mean), help=t("describe.mean.help"))
             std = st.text_input(t("describe.std"), _numbers(spec.std), help=t("describe.std.help"))
@@ -98,7 +98,8 @@ def draw_samples() -> None:
     s = session()
     choices = measuring.sample_choices(s)
     st.session_state["sample-choice"] = measuring.samples(s).ref
-    st.selectbox(t("samples.label"), list(choices), format_func=lambda ref: _title(choices[ref]), key="sample-choice",
+    titles = {ref: _title(own) for ref, own in choices.items()}
+    st.selectbox(t("samples.label"), list(choices), format_func=lookup(titles), key="sample-choice",
                  on_change=_samples_changed, width=520)
     chosen = measuring.samples(s)
     for sentence in chosen.notes:

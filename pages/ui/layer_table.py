@@ -17,7 +17,7 @@ from lwcore.errors import LwcoreError
 from lwcore.graph import Graph
 from pages.ui import charts, errors, measuring, service
 from pages.ui.state import put, session, update
-from pages.ui.text import t
+from pages.ui.text import named, t
 
 VALUES = ("params", "macs")
 _OTHER = "…"
@@ -32,7 +32,7 @@ def draw_switch() -> str:
         st.caption(t("layers.not_slimmed"))
         return s.model
     which = st.segmented_control(t("layers.which"), ["original", "slimmed"], default="original", required=True,
-                                 format_func=lambda w: t(f"layers.{w}"), key="layers-which",
+                                 format_func=named("layers", ["original", "slimmed"]), key="layers-which",
                                  label_visibility="collapsed", persist_state="session")
     return slimmed.slimmed if which == "slimmed" else s.model
 
@@ -102,10 +102,10 @@ class View:
         """Bars or treemap, by parameters or MACs; a click picks a layer."""
         with st.container(horizontal=True):
             value = st.segmented_control(t("layers.by"), list(VALUES), default="params", required=True, key="layers-by",
-                                         format_func=lambda v: t(f"cost.{v}"), label_visibility="collapsed",
+                                         format_func=named("cost", VALUES), label_visibility="collapsed",
                                          persist_state="session")
             kind = st.segmented_control(t("layers.chart"), ["treemap", "bars"], default="treemap", required=True,
-                                        format_func=lambda k: t(f"layers.{k}"), key="layers-kind",
+                                        format_func=named("layers", ["treemap", "bars"]), key="layers-kind",
                                         label_visibility="collapsed", persist_state="session")
         value = value if value in VALUES else "params"
         rows = [dict(r, type=r["kind"] if r["kind"] in self.types else t("layers.rest")) for r in self.rows if r[value]]

@@ -55,6 +55,32 @@ def by_itself(s: Session) -> bool:
     return service.is_quick(s.model, samples(s).n)
 
 
+def plan(s: Session) -> service.Plan:
+    """What the present recipe would leave; raises `LwcoreError` when it cannot be carried out."""
+    return service.plan(s.model, s.recipe, s.sensitivity.get(s.model))
+
+
+def shared_out(s: Session) -> bool:
+    """Whether a budget, if the recipe has one, can be shared out; asks a worker for the sensitivity it needs.
+
+    Raises:
+        LwcoreError: it could not be measured.
+    """
+    if s.model in s.sensitivity or not plan(s).needs_sensitivity:
+        return True
+    if "sensitivity" not in s.other:
+        start("sensitivity", "sensitivity", {"model": s.model, "samples": _calibration(s)})
+    found = result("sensitivity")
+    if found is None:
+        return False
+    update(sensitivity=put(session().sensitivity, s.model, found))
+    return True
+
+
+def _calibration(s: Session) -> str:
+    return service.model(s.model).card.calibration or samples(s).ref
+
+
 def keep_up(asked: bool = False) -> None:
     """Stop a job whose question has changed, and ask the present one when it is quick or was `asked` for."""
     s = session()
@@ -68,7 +94,11 @@ def keep_up(asked: bool = False) -> None:
     if s.measuring or attempt(s) or not (asked or (by_itself(s) and not failed_before)):
         return
     arguments = {"model": s.model, "recipe": s.recipe.to_json(), "samples": ref}
-    job = service.submit("measure", arguments, s.owner)
+    try:
+        job = service.submit("measure", arguments, s.owner)
+    except LwcoreError as error:  # the queue is full
+        update(failed=(s.recipe, str(error)))
+        return
     update(measuring=Ticket(job=job, model=s.model, samples=ref, recipe=s.recipe), failed=None)
 
 

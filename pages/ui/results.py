@@ -9,19 +9,25 @@ from lwcore.errors import LwcoreError
 from lwcore.evaluation.result import Evaluation
 from lwcore.scenarios import Attempt
 from pages.ui import charts, errors, measuring, pictures, service
-from pages.ui.state import Session
-from pages.ui.text import note, plain, t
+from pages.ui.state import Session, session
+from pages.ui.text import named, note, plain, t
 
 _SURE = 0.05  # the customary level of a test
 
 
-def draw(s: Session) -> None:
+def draw() -> None:
     """The right-hand side of Slim."""
-    known = measuring.attempt(s)
     try:
-        plan = service.plan(s.model, s.recipe)
+        ready = measuring.shared_out(session())
+        if ready:
+            measuring.keep_up()
+        s = session()
+        known, plan = measuring.attempt(s), measuring.plan(s)
     except LwcoreError as error:
         errors.tell(str(error))
+        return
+    if not ready and known is None:
+        measuring.wait("sensitivity", t("slim.budget.wait"))
         return
     with st.container(border=True, key="verdict"):
         if known:
@@ -134,7 +140,7 @@ def _details(known: Attempt) -> None:
     if not shown:
         return
     tab = st.segmented_control(t("result.details"), shown, default=shown[0], required=True, key="slim-tab",
-                               format_func=lambda k: t(f"tab.{k}"), label_visibility="collapsed")
+                               format_func=named("tab", shown), label_visibility="collapsed")
     if tab == "classes":
         rows = [{"name": r.name, "before": r.before, "after": r.after} for r in e.per_class[:60]]
         spec = charts.by_class(rows, x=t("chart.share_right"), before=t("layers.original"), after=t("layers.slimmed"))

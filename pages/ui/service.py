@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +15,9 @@ from lwcore.analysis.cost import Cost
 from lwcore.graph import Graph
 from lwcore.jobs import Jobs, JobStatus
 from lwcore.model import Card, Model
-from lwcore.recipe import Recipe
+from lwcore.recipe import Channels, Recipe
 from lwcore.settings import SETTINGS
+from lwcore.slimming.allocate import Sensitivity
 from lwcore.store import Store, is_fingerprint
 
 if TYPE_CHECKING:
@@ -84,13 +87,15 @@ def coupling(ref: str) -> Coupling:
 
 
 @st.cache_resource(max_entries=512)
-def _plan(ref: str, recipe: str) -> Plan:
-    return lwcore.plan(model(ref), Recipe.loads(recipe))
+def _plan(ref: str, recipe: str, sensitivity: str) -> Plan:
+    known = Sensitivity.from_json(json.loads(sensitivity)) if sensitivity else None
+    return lwcore.plan(model(ref), Recipe.loads(recipe), known)
 
 
-def plan(ref: str, recipe: Recipe) -> Plan:
+def plan(ref: str, recipe: Recipe, sensitivity: Mapping[str, Any] | None = None) -> Plan:
     """What a recipe would leave of a model; raises `LwcoreError` when it cannot be carried out."""
-    return _plan(ref, recipe.dumps())
+    budgeted = any(isinstance(step, Channels) and step.budget for step in recipe.steps)
+    return _plan(ref, recipe.dumps(), json.dumps(sensitivity) if sensitivity and budgeted else "")
 
 
 @st.cache_resource(max_entries=64)

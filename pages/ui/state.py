@@ -54,6 +54,7 @@ class Session:
         measuring, other: jobs in flight; `other` by purpose.
         failed: recipe and error of the last measurement, shown until the recipe changes.
         draft: fingerprint of an uploaded model that is still to be described.
+        sensitivity: measured harm of each group, by model reference; what a budget is shared out by.
         profiles: layer tables by model reference, as the worker returned them.
         layer: the layer picked on Layers, by name.
         drops: how many files were taken in; a new number empties the upload boxes.
@@ -73,6 +74,7 @@ class Session:
     other: Mapping[str, Ticket] = field(default_factory=dict)
     failed: tuple[Recipe, str] | None = None
     draft: str = ""
+    sensitivity: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     profiles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     layer: str = ""
     drops: int = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -40,6 +41,16 @@ def t(key: str, **values: object) -> str:
 def known(key: str, fallback: str) -> str:
     """A text that may be missing on purpose (names of uploads), with what to show then."""
     return catalogue(language()).get(key, fallback)
+
+
+def named(prefix: str, options: Iterable[str]) -> Callable[[str], str]:
+    """A `format_func` for a widget whose options are the ends of keys; looked up now, in the session's language."""
+    return lookup({option: t(f"{prefix}.{option}") for option in options})
+
+
+def lookup(names: Mapping[str, str]) -> Callable[[str], str]:
+    """A `format_func` from a table; an option that a client made up is shown as it is."""
+    return lambda option: names.get(option, str(option))
 
 
 def plain(text: object) -> str:

@@ -1,0 +1,221 @@
+"""The parts of the dashboard that need no page: text, form, links, treemap, charts, report, scenarios."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import string
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lwcore import report
+from lwcore.analysis.cost import Cost
+from lwcore.errors import RecipeError
+from lwcore.evaluation.result import ClassRow, Evaluation
+from lwcore.model import Card, Model
+from lwcore.recipe import Channels, Precision, Recipe
+from lwcore.scenarios import Attempt, Log, original_of, pareto
+from pages.ui import charts, costline, form, frame, text
+from pages.ui.treemap import squarify
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = [ROOT / "app.py", *sorted((ROOT / "pages").rglob("*.py"))]
+
+
+def _keys_used() -> tuple[set[str], set[str]]:
+    """Keys written out, and the fixed beginnings of keys that are put together."""
+    whole, starts = set(), set()
+    for path in SOURCES:
+        for found in re.findall(r"""(?:\bt|known|_metric)\(\s*f?"([^"]+)""", path.read_text(encoding="utf-8")):
+            (starts if "{" in found else whole).add(found.split("{")[0])
+        choices = re.findall(r'(?:_choice|named)\("(\w+)"', path.read_text(encoding="utf-8"))
+        starts.update(f"{name}." for name in choices)
+    return whole, starts
+
+
+def _placeholders(sentence: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(sentence) if name}
+
+
+def test_both_languages_say_the_same_things() -> None:
+    """Same keys, same placeholders, no empty text."""
+    en, zh = text.catalogue("en"), text.catalogue("zh")
+    assert en.keys() == zh.keys()
+    for key in en:
+        assert _placeholders(en[key]) == _placeholders(zh[key]), key
+        assert en[key].strip()
+        assert zh[key].strip()
+
+
+def test_chinese_is_chinese() -> None:
+    """No sentence was left in English; names, units and terms may be."""
+    for key, sentence in text.catalogue("zh").items():
+        words = re.findall(r"[a-z]{3,}", re.sub(r":material/\w+:|\{\w+\}", "", text.catalogue("en")[key]))
+        if len(words) > 3:
+            assert re.search(r"[\u4e00-\u9fff]", sentence), key
+
+
+def test_every_text_that_is_used_exists_and_every_text_is_used() -> None:
+    """Keys in the code and keys in the catalogue are one set."""
+    whole, starts = _keys_used()
+    keys = set(text.catalogue("en"))
+    quoted = {key for path in SOURCES
+              for key in re.findall(r'"([a-z_]+\.[A-Za-z0-9_.\-]+)"', path.read_text(encoding="utf-8"))}
+    assert whole <= keys, whole - keys
+    indirect = (*(s for s in starts if s), "note.")
+    unused = {k for k in keys if k not in whole | quoted and not k.startswith(indirect)}
+    assert not unused
+
+
+@pytest.mark.parametrize("name", list(frame.PAGES))
+def test_every_page_has_its_texts_and_file(name: str) -> None:
+    """A registered page has a title, a sentence and a script of at most 80 lines that no other page imports."""
+    assert {f"page.{name}", f"page.{name}.help"} <= text.catalogue("en").keys()
+    source = frame.PAGES[name].file.read_text(encoding="utf-8")
+    assert len(source.splitlines()) <= 80
+    assert not re.search(r"from pages\.(?!ui)|from pages import (?!ui)", source)
+
+
+@given(st.text(max_size=40))
+def test_escaped_text_holds_no_markdown(name: str) -> None:
+    """Every sign that Markdown gives a meaning has a backslash before it."""
+    assert not re.search(r"(?<!\\)(?:\\\\)*[*_`\[\]()<>!$:]", text.plain(name))
+
+
+_FORMS = st.builds(
+    form.Form, amount=st.integers(1, 90), goal=st.sampled_from(form.GOALS), precision=st.sampled_from(form.PRECISIONS),
+    criterion=st.sampled_from(["l1", "l2", "random"]), compensate=st.sampled_from(form.COMPENSATIONS),
+    connections=st.integers(0, 95), scope=st.sampled_from(form.SCOPES), ranges=st.sampled_from(form.RANGES),
+    calibration=st.integers(1, 2000), seed=st.integers(0, 2**31 - 1))
+
+
+@given(_FORMS, st.dictionaries(st.sampled_from(["a", "b.c", "层"]), st.floats(0, 0.95)))
+def test_sliders_survive_the_recipe_and_the_link(positions: form.Form, overrides: dict[str, float]) -> None:
+    """Sliders → recipe → link → recipe → sliders gives the same recipe."""
+    recipe = positions.recipe(overrides)
+    assert form.from_link(form.to_link(recipe)) == recipe
+    again, groups = form.from_recipe(recipe)
+    assert again.recipe(groups) == recipe
+
+
+@given(st.text(max_size=200))
+def test_a_damaged_link_is_an_error_in_words(link: str) -> None:
+    """Whatever stands in the link, the answer is a recipe or a RecipeError."""
+    with contextlib.suppress(RecipeError):
+        form.from_link(link)
+
+
+def test_a_link_cannot_unpack_without_end() -> None:
+    """A small link that would unpack to megabytes is refused."""
+    import base64
+    import zlib
+
+    bomb = base64.urlsafe_b64encode(zlib.compress(b"[" * 50_000_000)).decode()
+    with pytest.raises(RecipeError):
+        form.from_link(bomb)
+
+
+def test_a_recipe_in_another_order_is_refused_by_the_sliders() -> None:
+    """The sliders never show less than a recipe does."""
+    with pytest.raises(RecipeError):
+        form.from_recipe(Recipe(steps=(Precision(), Channels(amount=0.3))))
+
+
+def test_nothing_set_is_the_empty_recipe() -> None:
+    """All sliders at rest mean the original."""
+    assert form.Form().recipe() == Recipe()
+
+
+@given(st.lists(st.floats(0.1, 1e6), min_size=1, max_size=60))
+def test_treemap_areas_are_in_proportion_and_fill(values: list[float]) -> None:
+    """Areas are the values' shares; the boxes lie inside and cover the whole."""
+    boxes = squarify(values, 640, 400)
+    total = sum(values)
+    for value, (x, y, w, h) in zip(values, boxes, strict=True):
+        assert w * h == pytest.approx(640 * 400 * value / total, rel=1e-6)
+        assert x >= -1e-6
+        assert x + w <= 640 + 1e-6
+        assert y >= -1e-6
+        assert y + h <= 400 + 1e-6
+
+
+@given(st.lists(st.tuples(st.floats(0, 100), st.floats(0, 1)), min_size=1, max_size=30))
+def test_nothing_beats_the_pareto_front(points: list[tuple[float, float]]) -> None:
+    """No point is cheaper-or-equal and better than one on the front; every other point is matched by one there."""
+    front = pareto(points)
+    for i in front:
+        assert not any(x <= points[i][0] and y > points[i][1] for x, y in points)
+    for x, y in points:
+        assert any(points[i][0] <= x and points[i][1] >= y for i in front)
+
+
+def _attempt(amount: float = 0.3, name: str = "Bag") -> Attempt:
+    steps = (Channels(amount=amount),) if amount else ()
+    size = round(1000 * (1 - amount))
+    cost = Cost(params=100, macs=1000, weight_bytes=400, size_bytes=1000)
+    return Attempt(model="m", samples="s", recipe=Recipe(steps=steps), slimmed="f", before=cost, after=cost,
+                   notes=("<script>alert(1)</script>",), evaluation=Evaluation(
+                       n=100, top1=0.8, top1_low=0.7, top1_high=0.9, reference_top1=0.9, agreement=0.85,
+                       size_bytes=size, gzip_bytes=size, reference_gzip_bytes=900, params=70, nonzeros=60, macs=600, latency_ms=1.0,
+                       reference_latency_ms=2.0, per_class=(ClassRow(name=name, n=10, before=0.9, after=0.8),)))
+
+
+def test_a_log_only_grows_and_holds_nothing_twice() -> None:
+    """Adding returns a new log; the same attempt again changes nothing; numbers are places."""
+    log = Log().add(_attempt(0.3)).add(_attempt(0.5))
+    assert log.add(_attempt(0.3)) == log
+    assert [a.number for a in log.attempts] == [0, 1]
+    assert log.find("m", "s", _attempt(0.5).recipe) == log.attempts[1]
+    assert log.find("m", "other", _attempt(0.5).recipe) is None
+
+
+def test_the_original_is_known_from_any_attempt() -> None:
+    """Its accuracy, time and size are those measured beside the slimmed model."""
+    first = original_of(_attempt())
+    assert first.is_original
+    assert first.quality == pytest.approx(0.9)
+    assert first.evaluation.latency_ms == 2.0
+    assert first.evaluation.size_bytes == 1000
+
+
+def test_the_report_is_one_safe_file() -> None:
+    """A stranger's names are text in it, it asks nobody for anything, and its recipe can be read back."""
+    evil = '"><img src=x onerror=alert(1)>'
+    model = Model(data=b"x", card=Card(name=evil, licence=evil))
+    made = [_attempt(0.3, evil), _attempt(0.5)]
+    page = report.build(model, model, made[0], made)
+    assert "<img" not in page
+    assert "<script>alert" not in page
+    assert not re.search(r"""(?:src|href)\s*=""", page.replace("&quot;", "").replace("img src=x", ""))
+    embedded = re.search(r'id="slimlab-recipe">(.*?)</script>', page)
+    assert embedded
+    assert Recipe.loads(embedded.group(1)) == made[0].recipe
+
+
+def test_the_report_speaks_both_languages() -> None:
+    """Every word of the report is in the catalogue."""
+    for language in text.LANGUAGES:
+        keys = {k.removeprefix("report.") for k in text.catalogue(language) if k.startswith("report.")}
+        assert keys == set(report.WORDS)
+
+
+def test_the_cost_line_escapes() -> None:
+    """Whatever gets into a cell is text."""
+    assert "<b>" not in costline.html((costline.Cell(label="<b>", before="<b>", after="<b>", change="<b>"),))
+
+
+def test_charts_are_plain_data_with_one_look() -> None:
+    """Every specification is JSON and carries the one configuration."""
+    row = {"name": "a", "type": "Conv", "short": "a", "shape": "1", "text": "t", "params": 3, "macs": 5}
+    specs = [charts.bars([row], value="params", title="x", types=["Conv"], chosen=""),
+             charts.treemap([row], value="macs", types=["Conv"], chosen="a"),
+             charts.histogram([1, 2], [0.0, 0.5, 1.0], x="x", y="y"),
+             charts.by_class([{"name": "a", "before": 0.9, "after": 0.8}], x="x", before="b", after="a"),
+             charts.confusion([[1, 0], [0, 1]], ["a", "b"], x="x", y="y")]
+    for spec in specs:
+        assert json.loads(json.dumps(spec)) == spec
+        assert spec["config"] == specs[0]["config"]

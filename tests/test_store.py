@@ -1,0 +1,102 @@
+"""The store: what goes in comes out, damaged counts as missing, nothing but a fingerprint becomes a path."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from lwcore.errors import ModelError, SampleError
+from lwcore.model import Card, InputSpec, Model
+from lwcore.samples import SampleSet
+from lwcore.store import Store, digest, is_fingerprint
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path)
+
+
+def test_a_model_comes_back_equal(store):
+    model = Model(data=b"bytes\nwith\nlines", card=Card(name="m", classes=("a", "b"), input=InputSpec(size=(8, 8))),
+                  notes=("said",))
+    assert store.model(store.put_model(model)) == model
+
+
+def test_the_same_bytes_with_another_card_are_another_model(store):
+    model = Model(data=b"bytes")
+    other = dataclasses.replace(model, card=Card(name="other"))
+    assert store.put_model(model) != store.put_model(other)
+    assert store.put_model(model) == store.put_model(Model(data=b"bytes"))
+
+
+@pytest.mark.parametrize("labels", [None, np.array([1, 0, 2])])
+def test_samples_come_back_equal(store, labels):
+    pixels = np.arange(3 * 4 * 4, dtype=np.uint8).reshape(3, 4, 4, 1)
+    samples = SampleSet(name="s", pixels=pixels, labels=labels, names=("a", "b", "ü"), notes=("n",))
+    back = store.samples(store.put_samples(samples))
+    assert back.fingerprint == samples.fingerprint
+    assert (back.name, back.names, back.notes) == (samples.name, samples.names, samples.notes)
+
+
+def test_results_and_arrays_come_back_and_unknown_ones_are_none(store):
+    store.put_result(digest(b"r"), {"a": [1, None, "ü"]})
+    assert store.get_result(digest(b"r")) == {"a": [1, None, "ü"]}
+    store.put_arrays(digest(b"x"), {"logits": np.ones((2, 3), np.float32)})
+    assert store.arrays(digest(b"x"))["logits"].shape == (2, 3)
+    assert store.get_result(digest(b"unknown")) is None
+    assert store.arrays(digest(b"unknown")) is None
+
+
+def test_a_result_whose_model_is_gone_counts_as_missing(store):
+    key = store.put_model(Model(data=b"m"))
+    store.put_result(digest(b"r"), {"model": key})
+    assert store.get_result(digest(b"r")) == {"model": key}
+    store._path("models", key).unlink()
+    assert store.get_result(digest(b"r")) is None
+
+
+def test_a_damaged_file_counts_as_missing(store):
+    store.put_result(digest(b"r"), {"a": 1})
+    path = store._path("results", digest(b"r"))
+    for damaged in (b"", path.read_bytes()[:-1], path.read_bytes()[:-1] + b"?"):
+        path.write_bytes(damaged)
+        assert store.get_result(digest(b"r")) is None
+
+
+@pytest.mark.parametrize("key", ["../../etc/passwd", "", "A" * 64, "a" * 63, "a" * 64 + "\n", 7, None])
+def test_only_fingerprints_become_paths(store, key):
+    assert not is_fingerprint(key)
+    with pytest.raises(ModelError, match="fingerprint"):
+        store.model(key)
+    with pytest.raises(ModelError):
+        store.get_result(key)
+
+
+def test_a_missing_model_or_sample_set_says_what_to_do(store):
+    with pytest.raises(ModelError, match="upload the model again"):
+        store.model("0" * 64)
+    with pytest.raises(SampleError, match="upload the samples again"):
+        store.samples("0" * 64)
+
+
+def test_the_longest_unused_files_go_first(tmp_path):
+    store = Store(tmp_path, limit_mb=1)
+    keys = [store.put_upload(bytes([i]) * 450_000) for i in range(2)]
+    for age, key in zip((50, 100), keys, strict=True):
+        path = store._path("uploads", key)
+        os.utime(path, (path.stat().st_mtime - age, path.stat().st_mtime - age))
+    third = store.put_upload(b"z" * 450_000)
+    assert store.upload(keys[0])
+    assert store.upload(third)
+    with pytest.raises(ModelError, match="Upload it again"):
+        store.upload(keys[1])
+
+
+def test_several_processes_write_the_same_file_without_harm(tmp_path):
+    code = ("import sys; from lwcore.store import Store, digest; s = Store(sys.argv[1])\n"
+            "for i in range(200): s.put_result(digest(b'r'), {'a': 'x' * 10_000}); assert s.get_result(digest(b'r'))")
+    running = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(2)]
+    assert [p.wait(timeout=120) for p in running] == [0, 0]
