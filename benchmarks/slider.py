@@ -221,7 +221,7 @@ def report(by_model: dict[str, list[Move]]) -> None:
     """Print medians by model, and the ratio over all moves."""
     print("| model | estimate | measured | slimming in the job | evaluation in the job | page, queue, process "
           "| bare passes | measured ÷ bare |\n|---|---|---|---|---|---|---|---|")
-    for name, found in (*by_model.items(), ("all", [move for found in by_model.values() for move in found])):
+    for name, found in {**by_model, "all": [move for of_model in by_model.values() for move in of_model]}.items():
         middle = medians(found)
         around = statistics.median(move.around for move in found)
         times = (middle.estimate, middle.measured, middle.slimming, middle.evaluation, around, middle.bare)
@@ -244,10 +244,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         with subprocess.Popen([sys.executable, __file__, "--bare"], env=_environment(home), text=True,
-                              stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-            with dashboard(home) as address, browser_page(address) as page:
-                report({name: moves(page, name, args.moves, Store(home), other) for name in args.models})
-            other.communicate()
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other, \
+                dashboard(home) as address, browser_page(address) as page:
+            report({name: moves(page, name, args.moves, Store(home), other) for name in args.models})
 
 
 if __name__ == "__main__":

@@ -23,12 +23,15 @@ def main() -> None:
 
     recipe = lwcore.Recipe(steps=(lwcore.Channels(amount=0.3), lwcore.Precision(format="int8-static")))
     plan = lwcore.plan(model, recipe)
-    print(f"\nplanned: {units.count(plan.before.params)} → {units.count(plan.after.params)} parameters, "
-          f"{units.count(plan.before.macs)} → {units.count(plan.after.macs)} MACs")
+    print(
+        f"\nplanned: {units.count(plan.before.params)} → {units.count(plan.after.params)} parameters, "
+        f"{units.count(plan.before.macs)} → {units.count(plan.after.macs)} MACs"
+    )
 
     slim = lwcore.apply(model, recipe)  # calibrates on the model's own calibration set; labels are not used
-    print(f"slimmed in {slim.seconds:.1f} s, "
-          f"{units.size(slim.before.size_bytes)} → {units.size(slim.after.size_bytes)}")
+    print(
+        f"slimmed in {slim.seconds:.1f} s, {units.size(slim.before.size_bytes)} → {units.size(slim.after.size_bytes)}"
+    )
     for note in slim.notes:
         print(f"  note: {note}")
 

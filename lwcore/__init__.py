@@ -22,9 +22,33 @@ from lwcore.sources import gallery, load
 if TYPE_CHECKING:
     from lwcore.analysis.profile import Profile, profile
 
-__all__ = ["Budget", "Card", "Channels", "Connections", "Cost", "Coupling", "Evaluation", "InputSpec", "LwcoreError",
-           "Model", "Plan", "Precision", "Profile", "Recipe", "SampleSet", "Slimmed", "apply", "cost", "couple", "evaluate",
-           "gallery", "load", "load_samples", "plan", "profile"]
+__all__ = [
+    "Budget",
+    "Card",
+    "Channels",
+    "Connections",
+    "Cost",
+    "Coupling",
+    "Evaluation",
+    "InputSpec",
+    "LwcoreError",
+    "Model",
+    "Plan",
+    "Precision",
+    "Profile",
+    "Recipe",
+    "SampleSet",
+    "Slimmed",
+    "apply",
+    "cost",
+    "couple",
+    "evaluate",
+    "gallery",
+    "load",
+    "load_samples",
+    "plan",
+    "profile",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 FEED_MB = 64  # of input floats in one run; keeps large pictures from filling the memory
 
 
-def logits(runner: onnxruntime.InferenceSession, model: Model, samples: SampleSet,
-           progress: Callable[[float], None] | None = None) -> np.ndarray:
+def logits(
+    runner: onnxruntime.InferenceSession,
+    model: Model,
+    samples: SampleSet,
+    progress: Callable[[float], None] | None = None,
+) -> np.ndarray:
     """The first output on every sample.
 
     A model whose file fixes the batch size gets full batches; the last one is filled up with its own last sample, and
@@ -65,5 +69,6 @@ def _rows(output: np.ndarray, count: int) -> np.ndarray:
     if output.ndim < 2 or len(output) != count or not np.issubdtype(output.dtype, np.number):
         raise EvaluationError(
             f"Expected one row of class scores a sample from the model's first output; found {output.dtype} of shape "
-            f"{output.shape} for {count} samples. Only classifiers can be measured on samples.")
+            f"{output.shape} for {count} samples. Only classifiers can be measured on samples."
+        )
     return output.reshape(count, -1).astype(np.float32)

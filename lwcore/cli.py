@@ -64,8 +64,9 @@ def _models(options: argparse.Namespace) -> Answer:
 def _samples(options: argparse.Namespace) -> Answer:
     from lwcore.samples.builtin import SETS
 
-    rows = [{"id": name, "title": entry.title, "n": entry.n, "labelled": entry.labelled}
-            for name, entry in SETS.items()]
+    rows = [
+        {"id": name, "title": entry.title, "n": entry.n, "labelled": entry.labelled} for name, entry in SETS.items()
+    ]
     lines = [f"{row['id']:24} {row['n']:>6}  {row['title']}" for row in rows]
     return {"samples": rows}, "\n".join(lines)
 
@@ -95,14 +96,24 @@ def _slim(options: argparse.Namespace) -> Answer:
     out.write_bytes(slimmed.model.data)
     beside = out.with_suffix(".json")
     beside.write_text(dataclasses.replace(slimmed.model, card=card).card_json() + "\n", encoding="utf-8")
-    data = {"before": slimmed.before.to_json(), "after": slimmed.after.to_json(), "seconds": slimmed.seconds,
-            "recipe": recipe.to_json(), "notes": [*model.notes, *slimmed.notes], "out": str(out), "card": str(beside),
-            "fingerprint": slimmed.model.fingerprint}
+    data = {
+        "before": slimmed.before.to_json(),
+        "after": slimmed.after.to_json(),
+        "seconds": slimmed.seconds,
+        "recipe": recipe.to_json(),
+        "notes": [*model.notes, *slimmed.notes],
+        "out": str(out),
+        "card": str(beside),
+        "fingerprint": slimmed.model.fingerprint,
+    }
     before, after = slimmed.before, slimmed.after
-    lines = [_changed("parameters", before.params, after.params, units.count),
-             _changed("MACs", before.macs, after.macs, units.count),
-             _changed("file", before.size_bytes, after.size_bytes, units.size),
-             f"{'time':12} {slimmed.seconds:.2f} s", f"written      {out} and {beside.name}"]
+    lines = [
+        _changed("parameters", before.params, after.params, units.count),
+        _changed("MACs", before.macs, after.macs, units.count),
+        _changed("file", before.size_bytes, after.size_bytes, units.size),
+        f"{'time':12} {slimmed.seconds:.2f} s",
+        f"written      {out} and {beside.name}",
+    ]
     return data, _with_notes("\n".join(lines), [*model.notes, *slimmed.notes])
 
 
@@ -116,7 +127,11 @@ def _evaluate(options: argparse.Namespace) -> Answer:
 
 
 _COMMANDS: Mapping[str, Callable[[argparse.Namespace], Answer]] = {
-    "models": _models, "samples": _samples, "profile": _profile, "groups": _groups, "slim": _slim,
+    "models": _models,
+    "samples": _samples,
+    "profile": _profile,
+    "groups": _groups,
+    "slim": _slim,
     "evaluate": _evaluate,
 }
 
@@ -141,8 +156,10 @@ def _recipe(options: argparse.Namespace) -> Recipe:
             raise RecipeError("Expected --recipe or the options of single steps, found both.")
         return Recipe.loads(Path(options.recipe).read_bytes())
     if not steps:
-        raise RecipeError("Expected something to do: --recipe, --channels, --budget-macs, --budget-params, "
-                          "--connections or --precision.")
+        raise RecipeError(
+            "Expected something to do: --recipe, --channels, --budget-macs, --budget-params, "
+            "--connections or --precision."
+        )
     return Recipe.from_json({"seed": options.seed, "steps": steps})
 
 
@@ -154,8 +171,13 @@ def _channels(options: argparse.Namespace) -> dict[str, Any] | None:
     if options.channels is None and budget is None:
         return None
     compensate = "none" if options.no_compensate else options.compensate
-    step = {"kind": Channels.kind, "amount": options.channels or 0.0, "budget": budget, "compensate": compensate,
-            "criterion": options.criterion}
+    step = {
+        "kind": Channels.kind,
+        "amount": options.channels or 0.0,
+        "budget": budget,
+        "compensate": compensate,
+        "criterion": options.criterion,
+    }
     return {name: value for name, value in step.items() if value is not None}
 
 
@@ -166,8 +188,13 @@ def _connections(options: argparse.Namespace) -> dict[str, Any] | None:
 def _precision(options: argparse.Namespace) -> dict[str, Any] | None:
     if options.precision is None:
         return None
-    step = {"kind": Precision.kind, "format": options.precision, "ranges": options.ranges, "variant": options.variant,
-            "samples": options.calibration}
+    step = {
+        "kind": Precision.kind,
+        "format": options.precision,
+        "ranges": options.ranges,
+        "variant": options.variant,
+        "samples": options.calibration,
+    }
     return {name: value for name, value in step.items() if value is not None}
 
 
@@ -175,8 +202,10 @@ def _calibration(options: argparse.Namespace, model: Model, recipe: Recipe) -> S
     if options.samples is not None:
         return lwcore.load_samples(options.samples, model)
     if model.card.calibration is None and any(_needs_samples(step) for step in recipe.steps):
-        raise SampleError("Expected --samples SET to calibrate on, found none; leave it out only with --no-compensate "
-                          "and without int8-static.")
+        raise SampleError(
+            "Expected --samples SET to calibrate on, found none; leave it out only with --no-compensate "
+            "and without int8-static."
+        )
     return None
 
 

@@ -103,7 +103,9 @@ class Graph:
         try:
             return self.shapes[name]
         except KeyError:
-            raise ModelError(f"The shape of tensor {name!r} is not known; load the model with lwcore.load first.") from None
+            raise ModelError(
+                f"The shape of tensor {name!r} is not known; load the model with lwcore.load first."
+            ) from None
 
     def declared_inputs(self) -> list[onnx.ValueInfoProto]:
         """The inputs as the file declares them, free dimensions included."""
@@ -192,8 +194,9 @@ class Graph:
         nodes = [self.nodes[i] for i in indexes]
         names = {name for node in nodes for name in reads(node)}
         tensors = [numpy_helper.from_array(self.constants[n], n) for n in sorted(names) if n in self.constants]
-        body = helper.make_graph(nodes, "part", [self._loose_info(n) for n in inputs],
-                                 [self._loose_info(n) for n in outputs], tensors)
+        body = helper.make_graph(
+            nodes, "part", [self._loose_info(n) for n in inputs], [self._loose_info(n) for n in outputs], tensors
+        )
         model = onnx.ModelProto()
         model.CopyFrom(self._frame)
         model.graph.CopyFrom(body)

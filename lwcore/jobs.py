@@ -160,16 +160,31 @@ class Jobs:
     def _status(self, job_id: str) -> JobStatus:
         ticket = self._tickets.get(job_id)
         if ticket is None:
-            return JobStatus(job_id=job_id, task="", state="failed", error_kind="JobError",
-                             error="This job is not known (any more); the server may have restarted. Start it again.")
+            return JobStatus(
+                job_id=job_id,
+                task="",
+                state="failed",
+                error_kind="JobError",
+                error="This job is not known (any more); the server may have restarted. Start it again.",
+            )
         run = ticket.run
         if ticket.cancelled:
             return JobStatus(job_id=job_id, task=run.task.name, state="cancelled")
         position = self._queue.index(run) if run.state == "queued" and run in self._queue else 0
         seconds = (run.ended or time.monotonic()) - run.started if run.started else 0.0
-        return JobStatus(job_id=job_id, task=run.task.name, state=run.state, progress=run.progress, message=run.message,
-                         position=position, result=run.result, error=run.error, error_kind=run.error_kind,
-                         cached=run.cached, seconds=seconds)
+        return JobStatus(
+            job_id=job_id,
+            task=run.task.name,
+            state=run.state,
+            progress=run.progress,
+            message=run.message,
+            position=position,
+            result=run.result,
+            error=run.error,
+            error_kind=run.error_kind,
+            cached=run.cached,
+            seconds=seconds,
+        )
 
     def _forget_old(self) -> None:
         surplus = len(self._tickets) - HISTORY
@@ -334,8 +349,11 @@ class Jobs:
         with self._changed:
             for run in list(self._running.values()):
                 if now - run.started >= run.limits.seconds:
-                    self._fail(run, f"The job took longer than {run.limits.seconds} seconds and was stopped. Use fewer "
-                                    "samples or a smaller model, or raise the limit in the server's settings.")
+                    self._fail(
+                        run,
+                        f"The job took longer than {run.limits.seconds} seconds and was stopped. Use fewer "
+                        "samples or a smaller model, or raise the limit in the server's settings.",
+                    )
 
     def _end_killed(self) -> None:
         """After a run's end, whatever its kind: close its pipe, end its processes, keep its result."""

@@ -83,8 +83,10 @@ class Ticket:
 
 def too_much_memory(limits: Limits) -> str:
     """What to tell a person whose job hit the memory limit."""
-    return (f"The job needed more than {limits.memory_mb} MB of memory and was stopped. Use a smaller model or fewer "
-            "samples, or raise the limit in the server's settings.")
+    return (
+        f"The job needed more than {limits.memory_mb} MB of memory and was stopped. Use a smaller model or fewer "
+        "samples, or raise the limit in the server's settings."
+    )
 
 
 def cause_of_death(status: int, limits: Limits) -> str:
@@ -94,6 +96,8 @@ def cause_of_death(status: int, limits: Limits) -> str:
     if status == -24:
         return f"The job used more processor time than {limits.seconds} seconds on every core and was stopped."
     if status < 0:
-        return (f"The job crashed (signal {-status}). A file that does this is damaged or not meant for this reader; "
-                "export it again.")
+        return (
+            f"The job crashed (signal {-status}). A file that does this is damaged or not meant for this reader; "
+            "export it again."
+        )
     return f"The job ended without an answer (exit code {status}); the server's log says why."

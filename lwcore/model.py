@@ -94,8 +94,11 @@ def _input_from_json(data: Mapping[str, Any], base: InputSpec) -> InputSpec:
 
 
 def _checked(spec: InputSpec) -> InputSpec:
-    for name, choices in (("layout", ("NCHW", "NHWC")), ("color", ("rgb", "gray")),
-                          ("interpolation", ("bilinear", "bicubic"))):
+    for name, choices in (
+        ("layout", ("NCHW", "NHWC")),
+        ("color", ("rgb", "gray")),
+        ("interpolation", ("bilinear", "bicubic")),
+    ):
         if getattr(spec, name) not in choices:
             raise ModelError(f"card.input.{name}: expected {' or '.join(choices)}, found {getattr(spec, name)!r}.")
     for name in ("mean", "std"):

@@ -16,9 +16,25 @@ from lwcore.settings import ROOT, Settings
 from lwcore.worker import PACKET_BYTES
 
 # What a worker may know of our environment: places and language, but no secrets that happen to lie there.
-_KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "TORCH_HOME",
-         "XDG_CACHE_HOME", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
-         "SSL_CERT_FILE")
+_KEPT = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "PYTHONPATH",
+    "VIRTUAL_ENV",
+    "LD_LIBRARY_PATH",
+    "TORCH_HOME",
+    "XDG_CACHE_HOME",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "SSL_CERT_FILE",
+)
 
 
 class WarmParent:
@@ -34,8 +50,14 @@ class WarmParent:
         self.socket.setblocking(False)
         with theirs:
             command = [sys.executable, "-m", "lwcore.worker", kind, str(theirs.fileno()), *modules]
-            self.process = subprocess.Popen(command, cwd=ROOT, env=_environment(settings), stdin=subprocess.DEVNULL,
-                                            stdout=subprocess.DEVNULL, pass_fds=(theirs.fileno(),))
+            self.process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=_environment(settings),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+            )
 
     def fork(self, run: str, task: str, arguments: dict[str, Any], limits: dict[str, Any]) -> int:
         """Hand over a job; returns the read end of the pipe on which its child reports.
@@ -90,5 +112,12 @@ def _environment(settings: Settings) -> dict[str, str]:
     limits = {f"SLIMLAB_{f.name.upper()}": str(getattr(settings, f.name)) for f in dataclasses.fields(settings)}
     # numpy's solves are small: its threads cost four times what they save when a core is busy elsewhere. onnxruntime's
     # threads are set per session.
-    return {**kept, **limits, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": str(settings.threads),
-            "MKL_NUM_THREADS": str(settings.threads), "MALLOC_ARENA_MAX": "2", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {
+        **kept,
+        **limits,
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": str(settings.threads),
+        "MKL_NUM_THREADS": str(settings.threads),
+        "MALLOC_ARENA_MAX": "2",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }

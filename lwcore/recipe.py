@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -106,8 +106,10 @@ class Recipe:
         steps = body.get("steps", [])
         if not isinstance(steps, list):
             raise RecipeError(f"steps: expected a list, found {type(steps).__name__}.")
-        return cls(seed=_whole(body.get("seed", 0), "seed", 0, 2**31 - 1),
-                   steps=tuple(_read_step(item, f"steps[{i}]") for i, item in enumerate(steps)))
+        return cls(
+            seed=_whole(body.get("seed", 0), "seed", 0, 2**31 - 1),
+            steps=tuple(_read_step(item, f"steps[{i}]") for i, item in enumerate(steps)),
+        )
 
     @classmethod
     def loads(cls, text: str | bytes) -> Recipe:
@@ -139,8 +141,9 @@ def _read_channels(body: dict[str, Any], path: str) -> Channels:
         groups={str(k): _share(v, f"{path}.groups.{k}") for k, v in groups.items()},
         budget=None if budget is None else _read_budget(_mapping(budget, f"{path}.budget"), f"{path}.budget"),
         criterion=_choice(body.get("criterion", default.criterion), f"{path}.criterion", tuple(CRITERIA)),
-        compensate=_choice(body.get("compensate", default.compensate), f"{path}.compensate",
-                           ("none", "one-shot", "sequential")),
+        compensate=_choice(
+            body.get("compensate", default.compensate), f"{path}.compensate", ("none", "one-shot", "sequential")
+        ),
         align=_whole(body.get("align", default.align), f"{path}.align", 1, 64),
     )
 
@@ -155,8 +158,10 @@ def _read_budget(body: Mapping[str, Any], path: str) -> Budget:
 
 def _read_connections(body: dict[str, Any], path: str) -> Connections:
     default = Connections()
-    return Connections(amount=_share(body.get("amount", default.amount), f"{path}.amount"),
-                       scope=_choice(body.get("scope", default.scope), f"{path}.scope", ("global", "layer")))
+    return Connections(
+        amount=_share(body.get("amount", default.amount), f"{path}.amount"),
+        scope=_choice(body.get("scope", default.scope), f"{path}.scope", ("global", "layer")),
+    )
 
 
 def _read_precision(body: dict[str, Any], path: str) -> Precision:
@@ -165,12 +170,17 @@ def _read_precision(body: dict[str, Any], path: str) -> Precision:
         format=_choice(body.get("format", default.format), f"{path}.format", ("fp16", "int8-dynamic", "int8-static")),
         ranges=_choice(body.get("ranges", default.ranges), f"{path}.ranges", ("minmax", "entropy", "percentile")),
         samples=_whole(body.get("samples", default.samples), f"{path}.samples", 1, 2000),
-        variant=_choice(body.get("variant", default.variant), f"{path}.variant",
-                        ("auto", "u8s8", "u8s8-reduced", "u8u8", "s8s8")),
+        variant=_choice(
+            body.get("variant", default.variant), f"{path}.variant", ("auto", "u8s8", "u8s8-reduced", "u8u8", "s8s8")
+        ),
     )
 
 
-_READERS = {"channels": _read_channels, "connections": _read_connections, "precision": _read_precision}
+_READERS: Mapping[str, Callable[[dict[str, Any], str], Step]] = {
+    "channels": _read_channels,
+    "connections": _read_connections,
+    "precision": _read_precision,
+}
 
 
 def _mapping(value: Any, path: str) -> Mapping[str, Any]:

@@ -40,10 +40,14 @@ def session(data: bytes, threads: int | None = None, optimise: bool = True) -> o
     try:
         return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # a foreign parser raises whatever it likes, UnicodeDecodeError included
-        raise ModelError(f"Expected a model that onnxruntime can run; it refused this one: {_first_line(error)}") from None
+        raise ModelError(
+            f"Expected a model that onnxruntime can run; it refused this one: {_first_line(error)}"
+        ) from None
 
 
-def run(runner: onnxruntime.InferenceSession, array: np.ndarray, outputs: Sequence[str] | None = None) -> list[np.ndarray]:
+def run(
+    runner: onnxruntime.InferenceSession, array: np.ndarray, outputs: Sequence[str] | None = None
+) -> list[np.ndarray]:
     """Run one batch through the only input; raises `ModelError` when the run fails."""
     try:
         return list(runner.run(list(outputs) if outputs else None, {runner.get_inputs()[0].name: array}))

@@ -39,9 +39,17 @@ class Attempt:
     @classmethod
     def from_result(cls, model: str, samples: str, result: Mapping[str, Any]) -> Attempt:
         """Read what the task `measure` returned."""
-        return cls(model=model, samples=samples, recipe=Recipe.from_json(result["recipe"]), slimmed=result["model"],
-                   before=Cost(**result["before"]), after=Cost(**result["after"]), seconds=result["seconds"],
-                   evaluation=Evaluation.from_json(result["evaluation"]), notes=tuple(result["notes"]))
+        return cls(
+            model=model,
+            samples=samples,
+            recipe=Recipe.from_json(result["recipe"]),
+            slimmed=result["model"],
+            before=Cost(**result["before"]),
+            after=Cost(**result["after"]),
+            seconds=result["seconds"],
+            evaluation=Evaluation.from_json(result["evaluation"]),
+            notes=tuple(result["notes"]),
+        )
 
     @property
     def quality(self) -> float:
@@ -61,14 +69,34 @@ def original_of(attempt: Attempt) -> Attempt:
     e, before = attempt.evaluation, attempt.before
     right = None if e.reference_top1 is None else wilson(round(e.reference_top1 * e.n), e.n)
     own = Evaluation(
-        n=e.n, top1=right.value if right else None, top1_low=right.low if right else None,
-        top1_high=right.high if right else None, agreement=1.0, agreement_low=1.0, agreement_high=1.0,
-        latency_ms=e.reference_latency_ms, latency_low_ms=e.reference_latency_low_ms,
-        latency_high_ms=e.reference_latency_high_ms, latency_batch=e.latency_batch, threads=e.threads,
-        size_bytes=before.size_bytes, gzip_bytes=e.reference_gzip_bytes or 0, params=before.params,
-        nonzeros=before.params, macs=before.macs)
-    return Attempt(number=ORIGINAL, model=attempt.model, samples=attempt.samples, slimmed=attempt.model, before=before,
-                   after=before, evaluation=own, recipe=Recipe(seed=attempt.recipe.seed))
+        n=e.n,
+        top1=right.value if right else None,
+        top1_low=right.low if right else None,
+        top1_high=right.high if right else None,
+        agreement=1.0,
+        agreement_low=1.0,
+        agreement_high=1.0,
+        latency_ms=e.reference_latency_ms,
+        latency_low_ms=e.reference_latency_low_ms,
+        latency_high_ms=e.reference_latency_high_ms,
+        latency_batch=e.latency_batch,
+        threads=e.threads,
+        size_bytes=before.size_bytes,
+        gzip_bytes=e.reference_gzip_bytes or 0,
+        params=before.params,
+        nonzeros=before.params,
+        macs=before.macs,
+    )
+    return Attempt(
+        number=ORIGINAL,
+        model=attempt.model,
+        samples=attempt.samples,
+        slimmed=attempt.model,
+        before=before,
+        after=before,
+        evaluation=own,
+        recipe=Recipe(seed=attempt.recipe.seed),
+    )
 
 
 def quality(evaluation: Evaluation) -> float:

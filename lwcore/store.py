@@ -69,8 +69,10 @@ class Store:
         """The model of that fingerprint; raises `ModelError` when the store has none (any more)."""
         body = self._read("models", key)
         if body is None:
-            raise ModelError(f"Expected the fingerprint of a stored model, found {str(key)[:12]!r}, which is not "
-                             "in the store (any more). Choose or upload the model again.")
+            raise ModelError(
+                f"Expected the fingerprint of a stored model, found {str(key)[:12]!r}, which is not "
+                "in the store (any more). Choose or upload the model again."
+            )
         head, _, data = body.partition(b"\n")
         fields = json.loads(head)
         return Model(data=data, card=Card.from_json(fields["card"]), notes=tuple(fields["notes"]))
@@ -95,11 +97,18 @@ class Store:
         """The sample set of that fingerprint; raises `SampleError` when the store has none (any more)."""
         arrays = self.arrays(key, folder="samples")
         if arrays is None:
-            raise SampleError(f"Expected the fingerprint of a stored sample set, found {str(key)[:12]!r}, which is "
-                              "not in the store (any more). Choose or upload the samples again.")
+            raise SampleError(
+                f"Expected the fingerprint of a stored sample set, found {str(key)[:12]!r}, which is "
+                "not in the store (any more). Choose or upload the samples again."
+            )
         about = json.loads(arrays["about"].tobytes())
-        return SampleSet(name=about["name"], pixels=arrays["pixels"], labels=arrays.get("labels"),
-                         names=tuple(about["names"]), notes=tuple(about["notes"]))
+        return SampleSet(
+            name=about["name"],
+            pixels=arrays["pixels"],
+            labels=arrays.get("labels"),
+            names=tuple(about["names"]),
+            notes=tuple(about["notes"]),
+        )
 
     def has_samples(self, key: str) -> bool:
         """Whether a sample set of that fingerprint is stored."""

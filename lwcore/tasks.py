@@ -84,8 +84,17 @@ def run_task(name: str, arguments: Mapping[str, Any], store: Store, progress: Pr
     return TASKS[name].run(store, progress, **arguments)
 
 
-_WARM = ("onnx.checker", "onnx.helper", "onnx.numpy_helper", "onnx.shape_inference", "PIL.Image", "lwcore.evaluation",
-         "lwcore.slimming", "lwcore.sources.upload", "lwcore.samples.builtin")
+_WARM = (
+    "onnx.checker",
+    "onnx.helper",
+    "onnx.numpy_helper",
+    "onnx.shape_inference",
+    "PIL.Image",
+    "lwcore.evaluation",
+    "lwcore.slimming",
+    "lwcore.sources.upload",
+    "lwcore.samples.builtin",
+)
 _WARM_KIND: Mapping[Kind, tuple[str, ...]] = {
     "onnx": ("onnxruntime",),
     "torch": ("torch", "torchinfo", "lwcore.analysis.profile"),
@@ -160,8 +169,13 @@ def find_sensitivity(store: Store, model: Model, samples: SampleSet, progress: P
 
 
 def _kept_key(what: bytes, model: Model, samples: SampleSet) -> str:
-    return digest(what, model.fingerprint.encode(), repr(model.card.input).encode(), samples.fingerprint.encode(),
-                  versions().encode())
+    return digest(
+        what,
+        model.fingerprint.encode(),
+        repr(model.card.input).encode(),
+        samples.fingerprint.encode(),
+        versions().encode(),
+    )
 
 
 # -- the tasks -----------------------------------------------------------------------------------------------------
@@ -188,8 +202,13 @@ def ingest_samples(store: Store, progress: Progress, *, upload: str, model: str,
 
     found = find_model(store, model)
     samples = read_zip(store.upload(upload), found.card, name=name or "Your pictures", progress=progress)
-    return {"samples": store.put_samples(samples), "n": len(samples), "labelled": samples.labels is not None,
-            "name": samples.name, "notes": list(samples.notes)}
+    return {
+        "samples": store.put_samples(samples),
+        "n": len(samples),
+        "labelled": samples.labels is not None,
+        "name": samples.name,
+        "notes": list(samples.notes),
+    }
 
 
 @task("load", kind="torch", network=True)
@@ -214,8 +233,16 @@ def profile(store: Store, progress: Progress, *, model: str) -> Json:
 
 
 @task("measure", kind="onnx")
-def measure(store: Store, progress: Progress, *, model: str, recipe: Mapping[str, Any], samples: str,
-            calibration: str | None = None, latency: bool = True) -> Json:
+def measure(
+    store: Store,
+    progress: Progress,
+    *,
+    model: str,
+    recipe: Mapping[str, Any],
+    samples: str,
+    calibration: str | None = None,
+    latency: bool = True,
+) -> Json:
     """Slim a model by a recipe and measure the file that comes out, against the original.
 
     Returns:
@@ -238,10 +265,15 @@ def measure(store: Store, progress: Progress, *, model: str, recipe: Mapping[str
     slimmed = apply(original, steps, samples=pictures, sensitivity=sensitivity, progress=part(progress, start, 0.55))
     progress(0.55, "Asking the original model")
     reference = find_reference(store, original, known)
-    report = evaluate(slimmed.model, known, against=original, reference=reference, latency=latency,
-                      progress=part(progress, 0.6, 1.0))
-    return {**slimmed.to_json(), "model": store.put_model(slimmed.model), "evaluation": report.to_json(),
-            "notes": [*slimmed.notes, *report.notes]}
+    report = evaluate(
+        slimmed.model, known, against=original, reference=reference, latency=latency, progress=part(progress, 0.6, 1.0)
+    )
+    return {
+        **slimmed.to_json(),
+        "model": store.put_model(slimmed.model),
+        "evaluation": report.to_json(),
+        "notes": [*slimmed.notes, *report.notes],
+    }
 
 
 def _calibration(store: Store, model: Model, ref: str | None, samples: SampleSet) -> SampleSet:

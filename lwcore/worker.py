@@ -157,7 +157,7 @@ class Reporter:
             return self.line(_failed(f"Expected a result of at most {RESULT_BYTES} bytes, found {len(data)}."))
         view = memoryview(data)
         while view:
-            view = view[os.write(self._pipe, view):]
+            view = view[os.write(self._pipe, view) :]
 
 
 def _child(request: dict[str, Any], pipe: int, folder: Path) -> NoReturn:

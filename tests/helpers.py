@@ -29,7 +29,11 @@ def light(path: os.PathLike[str] | str) -> Model:
     for name, array in graph.constants.items():
         if array.dtype == np.float32 and array.ndim:
             fan_in = max(1, int(np.prod(array.shape[1:]))) if array.ndim > 1 else 1
-            drawn = rng.standard_normal(array.shape) / np.sqrt(fan_in) if array.ndim > 1 else rng.uniform(0.5, 1, array.shape)
+            drawn = (
+                rng.standard_normal(array.shape) / np.sqrt(fan_in)
+                if array.ndim > 1
+                else rng.uniform(0.5, 1, array.shape)
+            )
             graph.constants[name] = drawn.astype(np.float32)
     return Model(data=graph.serialize(), card=Card(name=Path(path).stem, input=InputSpec(size=(224, 224))), notes=notes)
 

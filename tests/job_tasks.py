@@ -14,8 +14,13 @@ from lwcore.tasks import task
 @task("test.echo", kind="onnx")
 def echo(store, progress, *, value):
     progress(0.5, "half")
-    return {"value": value, "pid": os.getpid(), "modules": "torch" in sys.modules, "cwd": os.getcwd(),
-            "threads": len(os.listdir("/proc/self/task"))}
+    return {
+        "value": value,
+        "pid": os.getpid(),
+        "modules": "torch" in sys.modules,
+        "cwd": os.getcwd(),
+        "threads": len(os.listdir("/proc/self/task")),
+    }
 
 
 @task("test.sleep", kind="onnx")

@@ -21,12 +21,20 @@ from lwcore.sources.normalise import normalise
 from tests.test_bridge_operators import assert_same, f, i, s8
 
 
-def graph_model(nodes: Sequence[onnx.NodeProto], shape: Sequence[int | str], out: Sequence[int | str],
-                constants: dict[str, np.ndarray]) -> Model:
+def graph_model(
+    nodes: Sequence[onnx.NodeProto],
+    shape: Sequence[int | str],
+    out: Sequence[int | str],
+    constants: dict[str, np.ndarray],
+) -> Model:
     """A normalised model reading float "x" and giving float "y"."""
-    graph = helper.make_graph(list(nodes), "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-                              [helper.make_tensor_value_info("y", TensorProto.FLOAT, out)],
-                              [numpy_helper.from_array(v, k) for k, v in constants.items()])
+    graph = helper.make_graph(
+        list(nodes),
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, out)],
+        [numpy_helper.from_array(v, k) for k, v in constants.items()],
+    )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     return Model(data=normalise(proto)[0])
 
@@ -61,16 +69,20 @@ def test_every_parameter_knows_its_initializer() -> None:
 
 
 def test_a_weight_that_two_layers_read_is_one_parameter() -> None:
-    nodes = [helper.make_node("Conv", ["x", "w"], ["a"], name="one", pads=[1, 1, 1, 1]),
-             helper.make_node("Conv", ["a", "w"], ["y"], name="two", pads=[1, 1, 1, 1])]
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], name="one", pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["a", "w"], ["y"], name="two", pads=[1, 1, 1, 1]),
+    ]
     model = graph_model(nodes, [1, 4, 5, 5], [1, 4, 5, 5], {"w": f(4, 4, 3, 3)})
     assert parameter_count(to_torch(model)) == 144 == cost.cost(model).params
     assert_same(model, [f(1, 4, 5, 5)])
 
 
 def test_int8_weights_behind_dequantize_are_parameters_of_the_layer_they_feed() -> None:
-    nodes = [helper.make_node("DequantizeLinear", ["w", "s", "z"], ["wf"], name="dq", axis=0),
-             helper.make_node("Conv", ["x", "wf"], ["y"], name="conv")]
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "s", "z"], ["wf"], name="dq", axis=0),
+        helper.make_node("Conv", ["x", "wf"], ["y"], name="conv"),
+    ]
     constants = {"w": s8(6, 4, 3, 3), "s": np.abs(f(6)), "z": np.zeros(6, np.int8)}
     model = graph_model(nodes, ["n", 4, 5, 5], ["n", 6, 3, 3], constants)
     network = to_torch(model)
@@ -80,10 +92,14 @@ def test_int8_weights_behind_dequantize_are_parameters_of_the_layer_they_feed() 
 
 
 def test_the_batch_stays_free() -> None:
-    nodes = [helper.make_node("Shape", ["x"], ["n"]), helper.make_node("Gather", ["n", "zero"], ["b"]),
-             helper.make_node("Unsqueeze", ["b", "axis"], ["b1"]),
-             helper.make_node("Concat", ["b1", "rest"], ["s"], axis=0),
-             helper.make_node("Reshape", ["x", "s"], ["r"]), helper.make_node("MatMul", ["r", "w"], ["y"])]
+    nodes = [
+        helper.make_node("Shape", ["x"], ["n"]),
+        helper.make_node("Gather", ["n", "zero"], ["b"]),
+        helper.make_node("Unsqueeze", ["b", "axis"], ["b1"]),
+        helper.make_node("Concat", ["b1", "rest"], ["s"], axis=0),
+        helper.make_node("Reshape", ["x", "s"], ["r"]),
+        helper.make_node("MatMul", ["r", "w"], ["y"]),
+    ]
     model = graph_model(nodes, ["n", 4, 3], ["n", 5], {"zero": np.array(0), "axis": i(0), "rest": i(-1), "w": f(12, 5)})
     assert_same(model, [f(7, 4, 3)])
 

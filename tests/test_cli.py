@@ -100,9 +100,25 @@ def test_a_recipe_file_gives_the_bytes_of_the_options(capsys, tmp_path):
 
 
 def test_steps_go_channels_then_connections_then_precision(capsys, tmp_path, pictures):
-    found = ask(capsys, "slim", MODEL, "--precision", "int8-static", "--variant", "u8s8-reduced",
-                "--connections", "0.2", "--channels", "0.2", "--compensate", "one-shot", "--samples", str(pictures),
-                "--out", str(tmp_path / "all.onnx"))
+    found = ask(
+        capsys,
+        "slim",
+        MODEL,
+        "--precision",
+        "int8-static",
+        "--variant",
+        "u8s8-reduced",
+        "--connections",
+        "0.2",
+        "--channels",
+        "0.2",
+        "--compensate",
+        "one-shot",
+        "--samples",
+        str(pictures),
+        "--out",
+        str(tmp_path / "all.onnx"),
+    )
     assert [step["kind"] for step in found["recipe"]["steps"]] == ["channels", "connections", "precision"]
     assert found["recipe"]["steps"][0]["compensate"] == "one-shot"
     assert found["after"]["size_bytes"] < 0.5 * found["before"]["size_bytes"]
@@ -111,8 +127,14 @@ def test_steps_go_channels_then_connections_then_precision(capsys, tmp_path, pic
 def test_a_card_says_how_to_feed_a_bare_file(capsys, tmp_path):
     model, path, card = tiny_model(), tmp_path / "bare.onnx", tmp_path / "how.json"
     path.write_bytes(model.data)
-    card.write_text(json.dumps({"input": {"size": [8, 8], "color": "gray", "mean": [0.5], "std": [0.5]},
-                                "classes": ["red", "green", "blue"]}))
+    card.write_text(
+        json.dumps(
+            {
+                "input": {"size": [8, 8], "color": "gray", "mean": [0.5], "std": [0.5]},
+                "classes": ["red", "green", "blue"],
+            }
+        )
+    )
     folder = tmp_path / "green"
     folder.mkdir()
     Image.fromarray(np.full((8, 8), 90, np.uint8)).save(folder / "one.png")
@@ -129,9 +151,15 @@ def test_text_is_for_people(capsys, pictures):
 
 
 BAD = [
-    (), ("fly",), ("slim",), ("profile", "nosuch"), ("groups", "/no/such/file.onnx"), ("groups", "torchvision:"),
+    (),
+    ("fly",),
+    ("slim",),
+    ("profile", "nosuch"),
+    ("groups", "/no/such/file.onnx"),
+    ("groups", "torchvision:"),
     ("slim", MODEL, "--out", "x.onnx"),
-    ("slim", MODEL, "--channels", "lots", "--out", "x.onnx"), ("slim", MODEL, "--channels", "1.5", "--out", "x.onnx"),
+    ("slim", MODEL, "--channels", "lots", "--out", "x.onnx"),
+    ("slim", MODEL, "--channels", "1.5", "--out", "x.onnx"),
     ("slim", MODEL, "--channels", "nan", "--out", "x.onnx"),
     ("slim", MODEL, "--channels", "0.5", "--criterion", "beauty", "--out", "x.onnx"),
     ("slim", MODEL, "--channels", "0.5", "--out", "/no/such/folder/x.onnx"),
@@ -139,8 +167,11 @@ BAD = [
     ("slim", MODEL, "--recipe", "/no/such.json", "--out", "x.onnx"),
     ("slim", MODEL, "--channels", "0.5", "--samples", "nosuch", "--out", "x.onnx"),
     ("slim", MODEL, "--budget-macs", "0.5", "--budget-params", "0.5", "--out", "x.onnx"),
-    ("slim", MODEL, "--budget-macs", "2", "--out", "x.onnx"), ("slim", MODEL, "--precision", "int4", "--out", "x.onnx"),
-    ("evaluate", MODEL), ("evaluate", MODEL, "--samples", "nosuch"), ("evaluate", MODEL, "--samples", "/no/such.zip"),
+    ("slim", MODEL, "--budget-macs", "2", "--out", "x.onnx"),
+    ("slim", MODEL, "--precision", "int4", "--out", "x.onnx"),
+    ("evaluate", MODEL),
+    ("evaluate", MODEL, "--samples", "nosuch"),
+    ("evaluate", MODEL, "--samples", "/no/such.zip"),
     ("evaluate", MODEL, "--samples", "fashion-test", "--against", "nosuch"),
     ("evaluate", MODEL, "--samples", "fashion-test", "--threads", "0"),
     ("evaluate", MODEL, "--samples", "fashion-test", "--card", "/no/such.json"),
@@ -186,9 +217,11 @@ def test_calibration_without_samples_is_refused_before_any_work(capsys, tmp_path
 
 
 def test_the_module_runs_as_a_program_without_torch():
-    code = ("import sys, runpy; sys.argv = ['lwcore', 'models', '--json']\n"
-            "try: runpy.run_module('lwcore', run_name='__main__')\n"
-            "except SystemExit as end: assert not end.code\n"
-            "assert not {'torch', 'streamlit'} & set(sys.modules)")
+    code = (
+        "import sys, runpy; sys.argv = ['lwcore', 'models', '--json']\n"
+        "try: runpy.run_module('lwcore', run_name='__main__')\n"
+        "except SystemExit as end: assert not end.code\n"
+        "assert not {'torch', 'streamlit'} & set(sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["models"]

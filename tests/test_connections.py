@@ -88,8 +88,11 @@ def test_only_the_gzipped_file_shrinks_and_the_note_says_so():
 
 def test_a_model_without_weights_is_refused():
     graph = onnx.helper.make_graph(
-        [onnx.helper.make_node("Relu", ["x"], ["y"])], "bare",
-        [onnx.helper.make_tensor_value_info("x", 1, [1, 3])], [onnx.helper.make_tensor_value_info("y", 1, [1, 3])])
+        [onnx.helper.make_node("Relu", ["x"], ["y"])],
+        "bare",
+        [onnx.helper.make_tensor_value_info("x", 1, [1, 3])],
+        [onnx.helper.make_tensor_value_info("y", 1, [1, 3])],
+    )
     model = Model(data=onnx.helper.make_model(graph, ir_version=8).SerializeToString())
     with pytest.raises(SlimError, match="found none"):
         sparsify(model, Connections(amount=0.5))

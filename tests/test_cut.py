@@ -41,7 +41,9 @@ def _assert_cut_equals_mask(model: Model) -> None:
     slim, twin = _halved(model, 0.4, seed=3)
     assert slim.size_bytes < 0.85 * model.size_bytes
     expected, found = _outputs(twin), _outputs(slim)
-    assert np.abs(expected - _outputs(model)).max() > 0, "the masked twin must differ from the original to prove anything"
+    assert np.abs(expected - _outputs(model)).max() > 0, (
+        "the masked twin must differ from the original to prove anything"
+    )
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * float(np.abs(expected).max()))
 
 
@@ -50,7 +52,9 @@ def test_a_cut_built_in_equals_the_original_with_its_columns_zeroed(name: str) -
     _assert_cut_equals_mask(lwcore.load(name))
 
 
-@pytest.mark.parametrize("path", [pytest.param(p, id=p.stem, marks=pytest.mark.slow if any(n in p.stem for n in LARGE) else ())
-                                  for p in LIGHT])
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, id=p.stem, marks=pytest.mark.slow if any(n in p.stem for n in LARGE) else ()) for p in LIGHT],
+)
 def test_a_cut_light_file_equals_the_original_with_its_columns_zeroed(path: str) -> None:
     _assert_cut_equals_mask(light(path))

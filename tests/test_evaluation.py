@@ -25,8 +25,10 @@ def direct_answers(model, samples):
     return output.argmax(axis=1)
 
 
-@pytest.mark.parametrize(("hits", "n", "low", "high"), [
-    (0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (8, 10, 0.4902, 0.9433), (81, 263, 0.2553, 0.3662)])
+@pytest.mark.parametrize(
+    ("hits", "n", "low", "high"),
+    [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (8, 10, 0.4902, 0.9433), (81, 263, 0.2553, 0.3662)],
+)
 def test_wilson_gives_the_published_intervals(hits, n, low, high):
     found = wilson(hits, n)
     assert found.value == hits / n
@@ -187,7 +189,12 @@ def test_confidences_take_a_softmax_unless_the_model_did():
 
 def test_progress_rises_to_one():
     told = []
-    evaluate(tiny_model(), tiny_samples(300), against=tiny_model(), latency=False,
-             progress=lambda share, message: told.append(share))
+    evaluate(
+        tiny_model(),
+        tiny_samples(300),
+        against=tiny_model(),
+        latency=False,
+        progress=lambda share, message: told.append(share),
+    )
     assert told == sorted(told)
     assert told[-1] == 1.0

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-WEB = "import sys, lwcore, lwcore.jobs, lwcore.tasks, lwcore.report, lwcore.scenarios; assert 'torch' not in sys.modules"
+WEB = (
+    "import sys, lwcore, lwcore.jobs, lwcore.tasks, lwcore.report, lwcore.scenarios; assert 'torch' not in sys.modules"
+)
 
 
 def _imported(path: Path) -> set[str]:
@@ -27,7 +29,11 @@ def test_the_library_never_imports_streamlit() -> None:
 
 
 def test_the_pages_never_import_torch() -> None:
-    users = [str(p) for p in [ROOT / "app.py", *(ROOT / "pages").rglob("*.py")] if _imported(p) & {"torch", "torchvision", "torchinfo"}]
+    users = [
+        str(p)
+        for p in [ROOT / "app.py", *(ROOT / "pages").rglob("*.py")]
+        if _imported(p) & {"torch", "torchvision", "torchinfo"}
+    ]
     assert not users
 
 

@@ -99,14 +99,17 @@ def test_first_come_first_served_with_positions(jobs):
         jobs.cancel(job_id)
 
 
-@pytest.mark.parametrize(("task", "kind", "text"), [
-    ("test.refuse", "ModelError", "Expected this, found that; do so."),
-    ("test.surprise", "JobError", "could not be read"),
-    ("test.crash", "JobError", "crashed (signal 11)"),
-    ("test.hoard", "JobError", "more than 2048 MB of memory"),
-    ("test.spin", "JobError", "longer than 3 seconds"),
-    ("test.flood", "JobError", "Expected a result of at most"),
-])
+@pytest.mark.parametrize(
+    ("task", "kind", "text"),
+    [
+        ("test.refuse", "ModelError", "Expected this, found that; do so."),
+        ("test.surprise", "JobError", "could not be read"),
+        ("test.crash", "JobError", "crashed (signal 11)"),
+        ("test.hoard", "JobError", "more than 2048 MB of memory"),
+        ("test.spin", "JobError", "longer than 3 seconds"),
+        ("test.flood", "JobError", "Expected a result of at most"),
+    ],
+)
 def test_every_way_to_fail_is_told_apart_and_the_next_job_runs(jobs, task, kind, text):
     status = finish(jobs, task)
     assert (status.state, status.error_kind) == ("failed", kind)
@@ -151,13 +154,15 @@ def test_many_threads_may_ask_at_once(jobs):
 
 
 def test_nothing_is_orphaned_when_the_server_is_killed(tmp_path):
-    code = ("import dataclasses, sys, time, tests.job_tasks\n"
-            "from lwcore.jobs import Jobs; from lwcore.settings import SETTINGS\n"
-            "jobs = Jobs(dataclasses.replace(SETTINGS, home=sys.argv[1]), modules=('tests.job_tasks',))\n"
-            "job = jobs.submit('test.sleep', {'seconds': 300})\n"
-            "while not jobs.status(job).message: time.sleep(0.05)\n"
-            "print(jobs._parents['onnx'].process.pid, jobs.status(job).message, flush=True)\n"
-            "time.sleep(300)\n")
+    code = (
+        "import dataclasses, sys, time, tests.job_tasks\n"
+        "from lwcore.jobs import Jobs; from lwcore.settings import SETTINGS\n"
+        "jobs = Jobs(dataclasses.replace(SETTINGS, home=sys.argv[1]), modules=('tests.job_tasks',))\n"
+        "job = jobs.submit('test.sleep', {'seconds': 300})\n"
+        "while not jobs.status(job).message: time.sleep(0.05)\n"
+        "print(jobs._parents['onnx'].process.pid, jobs.status(job).message, flush=True)\n"
+        "time.sleep(300)\n"
+    )
     server = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     parent, child, grandchild = (int(pid) for pid in server.stdout.readline().split())
     os.kill(server.pid, signal.SIGKILL)

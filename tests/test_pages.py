@@ -43,19 +43,52 @@ class InstantJobs:
         plan = service.plan(model, read)
         right = 0.9 if read.steps else 0.92
         report = Evaluation(
-            n=2000, top1=right, top1_low=right - 0.01, top1_high=right + 0.01, agreement=0.95, agreement_low=0.94,
-            agreement_high=0.96, reference_top1=0.92, difference=right - 0.92, difference_low=-0.03,
+            n=2000,
+            top1=right,
+            top1_low=right - 0.01,
+            top1_high=right + 0.01,
+            agreement=0.95,
+            agreement_low=0.94,
+            agreement_high=0.96,
+            reference_top1=0.92,
+            difference=right - 0.92,
+            difference_low=-0.03,
             difference_high=-0.01,
-            p_value=0.0001 if read.steps else 1.0, per_class=(ClassRow(name="Bag", n=200, before=0.92, after=right),),
-            latency_ms=0.5, reference_latency_ms=0.7, threads=2, size_bytes=plan.after.size_bytes, gzip_bytes=1000,
-            reference_gzip_bytes=2000, params=plan.after.params, nonzeros=plan.after.params, macs=plan.after.macs)
-        return {"model": model, "before": plan.before.to_json(), "after": plan.after.to_json(), "seconds": 0.1,
-                "recipe": read.to_json(), "evaluation": report.to_json(), "notes": ["A note with [markdown](x)."]}
+            p_value=0.0001 if read.steps else 1.0,
+            per_class=(ClassRow(name="Bag", n=200, before=0.92, after=right),),
+            latency_ms=0.5,
+            reference_latency_ms=0.7,
+            threads=2,
+            size_bytes=plan.after.size_bytes,
+            gzip_bytes=1000,
+            reference_gzip_bytes=2000,
+            params=plan.after.params,
+            nonzeros=plan.after.params,
+            macs=plan.after.macs,
+        )
+        return {
+            "model": model,
+            "before": plan.before.to_json(),
+            "after": plan.after.to_json(),
+            "seconds": 0.1,
+            "recipe": read.to_json(),
+            "evaluation": report.to_json(),
+            "notes": ["A note with [markdown](x)."],
+        }
 
     def profile(self, model: str) -> dict:
         group = service.coupling(model).groups[0]
-        row = {"name": group.layers[0], "type": "Conv", "output_shape": [1, 16, 28, 28], "params": 160, "macs": 112896,
-               "weight_bytes": 640, "activation_bytes": 50176, "weights": [], "note": ""}
+        row = {
+            "name": group.layers[0],
+            "type": "Conv",
+            "output_shape": [1, 16, 28, 28],
+            "params": 160,
+            "macs": 112896,
+            "weight_bytes": 640,
+            "activation_bytes": 50176,
+            "weights": [],
+            "note": "",
+        }
         return {"layers": [row, {**row, "name": "other", "params": 40}], "tree": ""}
 
     def sensitivity(self, model: str, samples: str) -> dict:

@@ -63,8 +63,11 @@ def test_every_text_that_is_used_exists_and_every_text_is_used() -> None:
     """Keys in the code and keys in the catalogue are one set."""
     whole, starts = _keys_used()
     keys = set(text.catalogue("en"))
-    quoted = {key for path in SOURCES
-              for key in re.findall(r'"([a-z_]+\.[A-Za-z0-9_.\-]+)"', path.read_text(encoding="utf-8"))}
+    quoted = {
+        key
+        for path in SOURCES
+        for key in re.findall(r'"([a-z_]+\.[A-Za-z0-9_.\-]+)"', path.read_text(encoding="utf-8"))
+    }
     assert whole <= keys, whole - keys
     indirect = (*(s for s in starts if s), "note.")
     unused = {k for k in keys if k not in whole | quoted and not k.startswith(indirect)}
@@ -87,10 +90,18 @@ def test_escaped_text_holds_no_markdown(name: str) -> None:
 
 
 _FORMS = st.builds(
-    form.Form, amount=st.integers(1, 90), goal=st.sampled_from(form.GOALS), precision=st.sampled_from(form.PRECISIONS),
-    criterion=st.sampled_from(["l1", "l2", "random"]), compensate=st.sampled_from(form.COMPENSATIONS),
-    connections=st.integers(0, 95), scope=st.sampled_from(form.SCOPES), ranges=st.sampled_from(form.RANGES),
-    calibration=st.integers(1, 2000), seed=st.integers(0, 2**31 - 1))
+    form.Form,
+    amount=st.integers(1, 90),
+    goal=st.sampled_from(form.GOALS),
+    precision=st.sampled_from(form.PRECISIONS),
+    criterion=st.sampled_from(["l1", "l2", "random"]),
+    compensate=st.sampled_from(form.COMPENSATIONS),
+    connections=st.integers(0, 95),
+    scope=st.sampled_from(form.SCOPES),
+    ranges=st.sampled_from(form.RANGES),
+    calibration=st.integers(1, 2000),
+    seed=st.integers(0, 2**31 - 1),
+)
 
 
 @given(_FORMS, st.dictionaries(st.sampled_from(["a", "b.c", "层"]), st.floats(0, 0.95)))
@@ -157,11 +168,32 @@ def _attempt(amount: float = 0.3, name: str = "Bag") -> Attempt:
     steps = (Channels(amount=amount),) if amount else ()
     size = round(1000 * (1 - amount))
     cost = Cost(params=100, macs=1000, weight_bytes=400, size_bytes=1000)
-    return Attempt(model="m", samples="s", recipe=Recipe(steps=steps), slimmed="f", before=cost, after=cost,
-                   notes=("<script>alert(1)</script>",), evaluation=Evaluation(
-                       n=100, top1=0.8, top1_low=0.7, top1_high=0.9, reference_top1=0.9, agreement=0.85,
-                       size_bytes=size, gzip_bytes=size, reference_gzip_bytes=900, params=70, nonzeros=60, macs=600, latency_ms=1.0,
-                       reference_latency_ms=2.0, per_class=(ClassRow(name=name, n=10, before=0.9, after=0.8),)))
+    return Attempt(
+        model="m",
+        samples="s",
+        recipe=Recipe(steps=steps),
+        slimmed="f",
+        before=cost,
+        after=cost,
+        notes=("<script>alert(1)</script>",),
+        evaluation=Evaluation(
+            n=100,
+            top1=0.8,
+            top1_low=0.7,
+            top1_high=0.9,
+            reference_top1=0.9,
+            agreement=0.85,
+            size_bytes=size,
+            gzip_bytes=size,
+            reference_gzip_bytes=900,
+            params=70,
+            nonzeros=60,
+            macs=600,
+            latency_ms=1.0,
+            reference_latency_ms=2.0,
+            per_class=(ClassRow(name=name, n=10, before=0.9, after=0.8),),
+        ),
+    )
 
 
 def test_a_log_only_grows_and_holds_nothing_twice() -> None:
@@ -211,11 +243,13 @@ def test_the_cost_line_escapes() -> None:
 def test_charts_are_plain_data_with_one_look() -> None:
     """Every specification is JSON and carries the one configuration."""
     row = {"name": "a", "type": "Conv", "short": "a", "shape": "1", "text": "t", "params": 3, "macs": 5}
-    specs = [charts.bars([row], value="params", title="x", types=["Conv"], chosen=""),
-             charts.treemap([row], value="macs", types=["Conv"], chosen="a"),
-             charts.histogram([1, 2], [0.0, 0.5, 1.0], x="x", y="y"),
-             charts.by_class([{"name": "a", "before": 0.9, "after": 0.8}], x="x", before="b", after="a"),
-             charts.confusion([[1, 0], [0, 1]], ["a", "b"], x="x", y="y")]
+    specs = [
+        charts.bars([row], value="params", title="x", types=["Conv"], chosen=""),
+        charts.treemap([row], value="macs", types=["Conv"], chosen="a"),
+        charts.histogram([1, 2], [0.0, 0.5, 1.0], x="x", y="y"),
+        charts.by_class([{"name": "a", "before": 0.9, "after": 0.8}], x="x", before="b", after="a"),
+        charts.confusion([[1, 0], [0, 1]], ["a", "b"], x="x", y="y"),
+    ]
     for spec in specs:
         assert json.loads(json.dumps(spec)) == spec
         assert spec["config"] == specs[0]["config"]

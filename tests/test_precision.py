@@ -28,9 +28,12 @@ from lwcore.slimming.processor import PREFERENCE, kind_of, order
 from lwcore.slimming.quantizer import VARIANTS
 from tests.tiny import finish, tiny_model, tiny_samples
 
-STEPS = [Precision(format="fp16"), Precision(format="int8-dynamic"),
-         *(Precision(format="int8-static", variant=name) for name in VARIANTS),
-         *(Precision(format="int8-static", variant="u8s8-reduced", ranges=name) for name in ("percentile", "entropy"))]
+STEPS = [
+    Precision(format="fp16"),
+    Precision(format="int8-dynamic"),
+    *(Precision(format="int8-static", variant=name) for name in VARIANTS),
+    *(Precision(format="int8-static", variant="u8s8-reduced", ranges=name) for name in ("percentile", "entropy")),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -112,9 +115,17 @@ for name in ("fp16", "int8-dynamic", "int8-static"):
 
 
 def test_the_same_bytes_in_every_process():
-    runs = [subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True, check=True,
-                           env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}).stdout
-            for seed in ("1", "2")]
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", SCRIPT],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
+        ).stdout
+        for seed in ("1", "2")
+    ]
     assert runs[0] == runs[1]
     assert len(runs[0].split()) == 3
 
@@ -162,9 +173,16 @@ def test_a_slower_file_says_so(monkeypatch):
     assert any("1.60× slower" in note for note in notes)
 
 
-@pytest.mark.parametrize(("machine", "flags", "kind"), [
-    ("x86_64", ["avx2"], "plain"), ("x86_64", ["avx2", "avx512_vnni"], "vnni"), ("AMD64", ["avx_vnni"], "vnni"),
-    ("aarch64", [], "arm"), ("arm64", ["asimddp"], "arm")])
+@pytest.mark.parametrize(
+    ("machine", "flags", "kind"),
+    [
+        ("x86_64", ["avx2"], "plain"),
+        ("x86_64", ["avx2", "avx512_vnni"], "vnni"),
+        ("AMD64", ["avx_vnni"], "vnni"),
+        ("aarch64", [], "arm"),
+        ("arm64", ["asimddp"], "arm"),
+    ],
+)
 def test_processors_are_told_apart(machine, flags, kind):
     assert kind_of(machine, flags) == kind
 
@@ -232,12 +250,17 @@ def test_folding_a_batch_norm_changes_nothing_that_can_be_seen():
 
 def test_a_convolution_that_others_read_keeps_its_norm():
     rng = np.random.default_rng(0)
-    nodes = [helper.make_node("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1]),
-             helper.make_node("BatchNormalization", ["c", "g", "b", "m", "v"], ["n"]),
-             helper.make_node("Add", ["c", "n"], ["a"]), helper.make_node("GlobalAveragePool", ["a"], ["p"]),
-             helper.make_node("Flatten", ["p"], ["y"])]
-    model = finish(nodes, {"w": rng.standard_normal((3, 1, 3, 3)), "g": np.ones(3), "b": np.zeros(3),
-                           "m": np.zeros(3), "v": np.ones(3)})
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1]),
+        helper.make_node("BatchNormalization", ["c", "g", "b", "m", "v"], ["n"]),
+        helper.make_node("Add", ["c", "n"], ["a"]),
+        helper.make_node("GlobalAveragePool", ["a"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["y"]),
+    ]
+    model = finish(
+        nodes,
+        {"w": rng.standard_normal((3, 1, 3, 3)), "g": np.ones(3), "b": np.zeros(3), "m": np.zeros(3), "v": np.ones(3)},
+    )
     graph = Graph.view(model)
     assert parameters_folded(graph, graph.shapes) == 0
     assert len(fold_batch_norms(graph).nodes) == len(graph.nodes)

@@ -24,8 +24,10 @@ from lwcore.sources.normalise import normalise
 from tests.helpers import LIGHT, light
 
 LARGE = ("vgg19", "zfnet512", "alexnet")
-FILES = [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * any(part in path.stem for part in LARGE))
-         for path in LIGHT]
+FILES = [
+    pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * any(part in path.stem for part in LARGE))
+    for path in LIGHT
+]
 
 
 def assert_adds_up(model: Model, table: Profile) -> None:
@@ -51,15 +53,25 @@ def counted_by_torch(model: Model) -> int:
 def int8_model() -> Model:
     """Two convolutions of one input, one with int8 weights behind DequantizeLinear, and a shared scale."""
     rng = np.random.default_rng(0)
-    tensors = {"w": rng.integers(-9, 9, (6, 3, 3, 3)).astype(np.int8), "s": np.full(6, 0.1, np.float32),
-               "z": np.zeros(6, np.int8), "v": rng.standard_normal((6, 3, 3, 3)).astype(np.float32)}
-    nodes = [helper.make_node("DequantizeLinear", ["w", "s", "z"], ["wf"], name="a.dequantize", axis=0),
-             helper.make_node("Conv", ["x", "wf"], ["a"], name="a.conv"),
-             helper.make_node("Conv", ["x", "v"], ["b"], name="b.conv"),
-             helper.make_node("Add", ["a", "b"], ["y"], name="sum")]
-    graph = helper.make_graph(nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 8, 8])],
-                              [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 6, 6, 6])],
-                              [numpy_helper.from_array(v, k) for k, v in tensors.items()])
+    tensors = {
+        "w": rng.integers(-9, 9, (6, 3, 3, 3)).astype(np.int8),
+        "s": np.full(6, 0.1, np.float32),
+        "z": np.zeros(6, np.int8),
+        "v": rng.standard_normal((6, 3, 3, 3)).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "s", "z"], ["wf"], name="a.dequantize", axis=0),
+        helper.make_node("Conv", ["x", "wf"], ["a"], name="a.conv"),
+        helper.make_node("Conv", ["x", "v"], ["b"], name="b.conv"),
+        helper.make_node("Add", ["a", "b"], ["y"], name="sum"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 6, 6, 6])],
+        [numpy_helper.from_array(v, k) for k, v in tensors.items()],
+    )
     return Model(data=normalise(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8))[0])
 
 
@@ -118,8 +130,9 @@ def test_the_table_survives_json_and_prints_its_totals() -> None:
 
 
 def test_activation_bytes_are_those_of_the_output() -> None:
-    assert all(row.activation_bytes == 4 * math.prod(row.output_shape)
-               for row in profile(load("fashion-resnet20")).layers)
+    assert all(
+        row.activation_bytes == 4 * math.prod(row.output_shape) for row in profile(load("fashion-resnet20")).layers
+    )
 
 
 def test_importing_the_module_does_not_import_torch() -> None:

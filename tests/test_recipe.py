@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,11 +15,19 @@ from lwcore.slimming.criteria import CRITERIA
 shares = st.floats(0, 0.95)
 budgets = st.none() | st.builds(Budget, of=st.sampled_from(["macs", "params"]), keep=st.floats(0.01, 1))
 steps = (
-    st.builds(Channels, amount=shares, groups=st.dictionaries(st.text(max_size=9), shares, max_size=3), budget=budgets,
-              criterion=st.sampled_from(list(CRITERIA)), compensate=st.sampled_from(["none", "one-shot", "sequential"]),
-              align=st.integers(1, 64))
+    st.builds(
+        Channels,
+        amount=shares,
+        groups=st.dictionaries(st.text(max_size=9), shares, max_size=3),
+        budget=budgets,
+        criterion=st.sampled_from(list(CRITERIA)),
+        compensate=st.sampled_from(["none", "one-shot", "sequential"]),
+        align=st.integers(1, 64),
+    )
     | st.builds(Connections, amount=shares, scope=st.sampled_from(["global", "layer"]))
-    | st.builds(Precision, format=st.sampled_from(["fp16", "int8-dynamic", "int8-static"]), samples=st.integers(1, 2000))
+    | st.builds(
+        Precision, format=st.sampled_from(["fp16", "int8-dynamic", "int8-static"]), samples=st.integers(1, 2000)
+    )
 )
 
 
@@ -26,31 +36,37 @@ def test_a_recipe_survives_json(recipe: Recipe) -> None:
     assert Recipe.loads(recipe.dumps()) == recipe
 
 
-@pytest.mark.parametrize(("data", "said"), [
-    ({"steps": [{"kind": "channels", "amount": 1.4}]}, r"steps\[0\]\.amount: expected 0–0.95, found 1.4"),
-    ({"steps": [{"kind": "channels", "amount": float("nan")}]}, r"steps\[0\]\.amount: expected a number"),
-    ({"steps": [{"kind": "shrink"}]}, r"steps\[0\]\.kind: expected one of channels, connections, precision"),
-    ({"steps": [{"kind": "channels", "amonut": 0.3}]}, r"steps\[0\]\.amonut: .*unknown field"),
-    ({"steps": [{"kind": "channels", "budget": {"keep": 0}}]}, r"steps\[0\]\.budget\.keep"),
-    ({"steps": [{"kind": "channels", "criterion": "best"}]}, r"steps\[0\]\.criterion: expected one of l2"),
-    ({"steps": [{"kind": "channels", "groups": {"a": 2}}]}, r"steps\[0\]\.groups\.a"),
-    ({"steps": [{"kind": "precision", "samples": True}]}, r"steps\[0\]\.samples: expected a whole number"),
-    ({"steps": {}}, "steps: expected a list"),
-    ({"version": 9}, "version: expected 1, found 9"),
-    ([], "recipe: expected named fields"),
-])
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"steps": [{"kind": "channels", "amount": 1.4}]}, r"steps\[0\]\.amount: expected 0–0.95, found 1.4"),
+        ({"steps": [{"kind": "channels", "amount": float("nan")}]}, r"steps\[0\]\.amount: expected a number"),
+        ({"steps": [{"kind": "shrink"}]}, r"steps\[0\]\.kind: expected one of channels, connections, precision"),
+        ({"steps": [{"kind": "channels", "amonut": 0.3}]}, r"steps\[0\]\.amonut: .*unknown field"),
+        ({"steps": [{"kind": "channels", "budget": {"keep": 0}}]}, r"steps\[0\]\.budget\.keep"),
+        ({"steps": [{"kind": "channels", "criterion": "best"}]}, r"steps\[0\]\.criterion: expected one of l2"),
+        ({"steps": [{"kind": "channels", "groups": {"a": 2}}]}, r"steps\[0\]\.groups\.a"),
+        ({"steps": [{"kind": "precision", "samples": True}]}, r"steps\[0\]\.samples: expected a whole number"),
+        ({"steps": {}}, "steps: expected a list"),
+        ({"version": 9}, "version: expected 1, found 9"),
+        ([], "recipe: expected named fields"),
+    ],
+)
 def test_a_fault_is_named_by_its_path(data: object, said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         Recipe.from_json(data)
 
 
-@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(),
-                    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=12))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=12,
+    )
+)
 def test_any_json_is_read_or_refused(data: object) -> None:
-    try:
-        Recipe.from_json(data)
-    except RecipeError as error:
-        assert str(error)
+    with contextlib.suppress(RecipeError):
+        assert isinstance(Recipe.from_json(data), Recipe)
 
 
 def test_text_that_is_no_json_is_refused() -> None:

@@ -62,12 +62,21 @@ def test_built_in_pictures_follow_the_model_and_their_labels_only_its_classes():
 
 
 def test_class_folders_are_labelled_by_name_synonym_and_number():
-    data = zipped(("pets/cat/1.png", picture()), ("pets/Big_Dog/2.png", picture()), ("pets/bird/4.png", picture()),
-                  ("pets/t-shirt top/3.png", picture()), ("pets/0/5.png", picture()),
-                  ("__MACOSX/pets/cat/._1.png", b"x"))
+    data = zipped(
+        ("pets/cat/1.png", picture()),
+        ("pets/Big_Dog/2.png", picture()),
+        ("pets/bird/4.png", picture()),
+        ("pets/t-shirt top/3.png", picture()),
+        ("pets/0/5.png", picture()),
+        ("__MACOSX/pets/cat/._1.png", b"x"),
+    )
     samples = read_zip(data, PETS)
     assert dict(zip(samples.names, samples.labels.tolist(), strict=True)) == {
-        "cat/1.png": 0, "Big_Dog/2.png": 1, "t-shirt top/3.png": 2, "0/5.png": 0}
+        "cat/1.png": 0,
+        "Big_Dog/2.png": 1,
+        "t-shirt top/3.png": 2,
+        "0/5.png": 0,
+    }
     assert any("bird" in note for note in samples.notes)
 
 
@@ -108,9 +117,15 @@ def test_bad_pictures_are_left_out_and_named_and_the_rest_loads():
     bomb = bomb[:29] + struct.pack(">I", zlib.crc32(bomb[12:29])) + bomb[33:]
     tiff = io.BytesIO()
     Image.new("RGB", (4, 4)).save(tiff, "TIFF")
-    bad = {"notes.txt": b"hello", "bomb.png": bomb, "cut.png": picture(size=(300, 300))[:200],
-           "scan.png": tiff.getvalue(), "empty.png": b"", "thin.png": picture(size=(500, 2)),
-           "wide.png": picture(size=(9000, 300))}
+    bad = {
+        "notes.txt": b"hello",
+        "bomb.png": bomb,
+        "cut.png": picture(size=(300, 300))[:200],
+        "scan.png": tiff.getvalue(),
+        "empty.png": b"",
+        "thin.png": picture(size=(500, 2)),
+        "wide.png": picture(size=(9000, 300)),
+    }
     samples = read_zip(zipped(("good.png", picture()), *bad.items()), PETS)
     assert samples.names == ("good.png",)
     for name in bad:

@@ -157,13 +157,31 @@ def test_compensation_without_samples_says_what_to_do() -> None:
         lwcore.apply(model, _recipe(amount=0.2))
 
 
-STEPS = (Channels(amount=0.3), Connections(amount=0.4), Precision(format="fp16"), Precision(format="int8-static", samples=32))
+STEPS = (
+    Channels(amount=0.3),
+    Connections(amount=0.4),
+    Precision(format="fp16"),
+    Precision(format="int8-static", samples=32),
+)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("steps", [pair for pair in itertools.permutations(STEPS, 2) if {s.kind for s in pair} != {"precision"}],
-                         ids=lambda pair: "-".join(getattr(s, "format", s.kind) for s in pair))
+@pytest.mark.parametrize(
+    "steps",
+    [pair for pair in itertools.permutations(STEPS, 2) if {s.kind for s in pair} != {"precision"}],
+    ids=lambda pair: "-".join(getattr(s, "format", s.kind) for s in pair),
+)
 def test_steps_work_in_any_order(small: Model, calibration: SampleSet, steps: tuple[object, ...]) -> None:
     slim = lwcore.apply(small, Recipe(steps=steps), calibration)  # type: ignore[arg-type]
-    report = lwcore.evaluate(slim.model, lwcore.load_samples("fashion-test", small).take(300), against=small, latency=False)
+    report = lwcore.evaluate(
+        slim.model, lwcore.load_samples("fashion-test", small).take(300), against=small, latency=False
+    )
     assert report.agreement > 0.5
+
+
+@pytest.mark.slow
+def test_a_plan_is_exact_for_int8_where_batch_norms_are_folded() -> None:
+    model = lwcore.load("article-cnn")
+    recipe = Recipe(steps=(Channels(amount=0.8, compensate="none"), Precision(format="int8-dynamic")))
+    plan, slim = lwcore.plan(model, recipe), lwcore.apply(model, recipe)
+    assert (plan.after.params, plan.after.macs) == (slim.after.params, slim.after.macs)

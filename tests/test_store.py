@@ -20,8 +20,11 @@ def store(tmp_path):
 
 
 def test_a_model_comes_back_equal(store):
-    model = Model(data=b"bytes\nwith\nlines", card=Card(name="m", classes=("a", "b"), input=InputSpec(size=(8, 8))),
-                  notes=("said",))
+    model = Model(
+        data=b"bytes\nwith\nlines",
+        card=Card(name="m", classes=("a", "b"), input=InputSpec(size=(8, 8))),
+        notes=("said",),
+    )
     assert store.model(store.put_model(model)) == model
 
 
@@ -96,7 +99,9 @@ def test_the_longest_unused_files_go_first(tmp_path):
 
 
 def test_several_processes_write_the_same_file_without_harm(tmp_path):
-    code = ("import sys; from lwcore.store import Store, digest; s = Store(sys.argv[1])\n"
-            "for i in range(200): s.put_result(digest(b'r'), {'a': 'x' * 10_000}); assert s.get_result(digest(b'r'))")
+    code = (
+        "import sys; from lwcore.store import Store, digest; s = Store(sys.argv[1])\n"
+        "for i in range(200): s.put_result(digest(b'r'), {'a': 'x' * 10_000}); assert s.get_result(digest(b'r'))"
+    )
     running = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(2)]
     assert [p.wait(timeout=120) for p in running] == [0, 0]

@@ -41,8 +41,9 @@ def test_an_uploaded_model_and_pictures_can_be_measured(store):
     pictures = store.put_upload(zipped(("0/a.png", picture()), ("1/b.png", picture())))
     samples = ask(store, "ingest_samples", upload=pictures, model=model["model"], name="mine")
     assert (samples["n"], samples["labelled"]) == (2, True)
-    result = ask(store, "measure", model=model["model"], recipe=Recipe().to_json(), samples=samples["samples"],
-                 latency=False)
+    result = ask(
+        store, "measure", model=model["model"], recipe=Recipe().to_json(), samples=samples["samples"], latency=False
+    )
     assert result["evaluation"]["agreement"] == 1.0
 
 
@@ -51,14 +52,23 @@ def test_a_card_overrides_what_is_guessed(store):
     card = {"input": {"size": [20, 24], "mean": [0.1] * 3}, "classes": ["a", "b", "c", "d"]}
     model = ask(store, "ingest", upload=upload, name="net.onnx", card=card)
     assert store.model(model["model"]).card.input == InputSpec(
-        size=(20, 24), mean=(0.1,) * 3, std=(1.0,) * 3, resize=store.model(model["model"]).card.input.resize)
+        size=(20, 24), mean=(0.1,) * 3, std=(1.0,) * 3, resize=store.model(model["model"]).card.input.resize
+    )
     assert model["card"]["classes"] == card["classes"]
 
 
 def test_measuring_slims_and_tells_how_far_it_is(store, few):
     told = []
-    result = ask(store, "measure", lambda share, words: told.append(share), model=MODEL, samples=few, calibration=few,
-                 recipe=Recipe(steps=(Channels(amount=0.3),)).to_json(), latency=False)
+    result = ask(
+        store,
+        "measure",
+        lambda share, words: told.append(share),
+        model=MODEL,
+        samples=few,
+        calibration=few,
+        recipe=Recipe(steps=(Channels(amount=0.3),)).to_json(),
+        latency=False,
+    )
     assert result["after"]["params"] < result["before"]["params"]
     assert store.model(result["model"]).size_bytes == result["after"]["size_bytes"]
     assert result["evaluation"]["n"] == 64
@@ -70,8 +80,12 @@ def test_measuring_slims_and_tells_how_far_it_is(store, few):
 def test_the_originals_answers_are_worked_out_once(store, few, monkeypatch):
     import lwcore.evaluation
 
-    model = Model(data=store.model(ask(store, "ingest", upload=store.put_upload(network().SerializeToString()),
-                                       name="n")["model"]).data, card=Card(input=InputSpec(size=(8, 8))))
+    model = Model(
+        data=store.model(
+            ask(store, "ingest", upload=store.put_upload(network().SerializeToString()), name="n")["model"]
+        ).data,
+        card=Card(input=InputSpec(size=(8, 8))),
+    )
     samples = find_samples(store, "photos", model)
     first = find_reference(store, model, samples)
     monkeypatch.setattr(lwcore.evaluation, "reference", lambda *_: pytest.fail("it was worked out again"))

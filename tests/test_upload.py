@@ -22,11 +22,19 @@ FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 def network(nodes=(), constants=(), shape=("n", 3, 8, 8), out=("n", 4), opset=17, domains=(), inputs=None, name="y"):
     """A small classifier (global pool, linear) with extra nodes and constants."""
     weight = numpy_helper.from_array(np.ones((3, 4), np.float32), "w")
-    body = [helper.make_node("GlobalAveragePool", ["x"], ["p"]), helper.make_node("Flatten", ["p"], ["f"]),
-            helper.make_node("MatMul", ["f", "w"], ["y"])]
+    body = [
+        helper.make_node("GlobalAveragePool", ["x"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("MatMul", ["f", "w"], ["y"]),
+    ]
     x = helper.make_tensor_value_info("x", FLOAT, shape)
-    graph = helper.make_graph([*body, *nodes], "g", [x] if inputs is None else inputs,
-                              [helper.make_tensor_value_info(name, FLOAT, out)], [weight, *constants])
+    graph = helper.make_graph(
+        [*body, *nodes],
+        "g",
+        [x] if inputs is None else inputs,
+        [helper.make_tensor_value_info(name, FLOAT, out)],
+        [weight, *constants],
+    )
     return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", opset), *domains])
 
 
@@ -40,9 +48,13 @@ def int64(name, values):
 
 def grown(op, *inputs, constants=(), before=(), **attributes):
     """A network whose output is added to something that `op` makes out of nothing."""
-    made = [*before, helper.make_node(op, list(inputs), ["big"], **attributes),
-            helper.make_node("ReduceSum", ["big"], ["s"], keepdims=0), helper.make_node("Cast", ["s"], ["c"], to=FLOAT),
-            helper.make_node("Add", ["y", "c"], ["z"])]
+    made = [
+        *before,
+        helper.make_node(op, list(inputs), ["big"], **attributes),
+        helper.make_node("ReduceSum", ["big"], ["s"], keepdims=0),
+        helper.make_node("Cast", ["s"], ["c"], to=FLOAT),
+        helper.make_node("Add", ["y", "c"], ["z"]),
+    ]
     return network(made, constants, name="z")
 
 
@@ -58,10 +70,16 @@ def test_a_good_file_becomes_a_model_that_runs_with_a_guessed_card():
 def test_guesses_follow_the_shape():
     photo = read(network(shape=("n", 3, 224, 224))).card.input
     assert (photo.mean, photo.resize) == ((0.485, 0.456, 0.406), 256)
-    nodes = [helper.make_node("Transpose", ["x"], ["t"], perm=[0, 3, 1, 2]),
-             helper.make_node("ReduceMean", ["t"], ["z"], axes=[2, 3], keepdims=0)]
-    graph = helper.make_graph(nodes, "g", [helper.make_tensor_value_info("x", FLOAT, (1, 20, 30, 1))],
-                              [helper.make_tensor_value_info("z", FLOAT, (1, 1))])
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], perm=[0, 3, 1, 2]),
+        helper.make_node("ReduceMean", ["t"], ["z"], axes=[2, 3], keepdims=0),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", FLOAT, (1, 20, 30, 1))],
+        [helper.make_tensor_value_info("z", FLOAT, (1, 1))],
+    )
     gray = read(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])).card.input
     assert (gray.size, gray.layout, gray.color, gray.mean, gray.std) == ((20, 30), "NHWC", "gray", (0.0,), (1.0,))
 
@@ -86,18 +104,27 @@ def archive(*names):
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize(("data", "found"), [
-    (b"", "an empty file"), (b"hello world\n" * 9, "a text file"), (b"<!DOCTYPE html><html>", "a web page"),
-    (b"\x80\x04\x95\x10\x00\x00\x00.", "Python pickle"), (b"cos\nsystem\n(S'true'\ntR.", "Python pickle"),
-    (b"\x89HDF\r\n\x1a\n" + bytes(99), "HDF5"), (b"\x1c\x00\x00\x00TFL3" + bytes(99), "TensorFlow Lite"),
-    (b"\x89PNG\r\n\x1a\n" + bytes(99), "PNG"), (b"\x1f\x8b\x08" + bytes(99), "gzip"),
-    (b'\x40\x00\x00\x00\x00\x00\x00\x00{"a":{"data_offsets":[0,4]}}' + bytes(99), "safetensors"),
-    (archive("m/data.pkl", "m/data/0"), "PyTorch checkpoint"),
-    (archive("m/data.pkl", "m/code/x.py", "m/constants.pkl"), "TorchScript"),
-    (archive("m/archive_format", "m/models/model.json"), ".pt2"),
-    (archive("a.npy"), ".npz"), (archive("model.onnx"), "a zip archive"),
-    (b"\x08\x0a\xff\xff\xff\xff\xff" + bytes(range(256)), "cannot be read as one"),
-])
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (b"", "an empty file"),
+        (b"hello world\n" * 9, "a text file"),
+        (b"<!DOCTYPE html><html>", "a web page"),
+        (b"\x80\x04\x95\x10\x00\x00\x00.", "Python pickle"),
+        (b"cos\nsystem\n(S'true'\ntR.", "Python pickle"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(99), "HDF5"),
+        (b"\x1c\x00\x00\x00TFL3" + bytes(99), "TensorFlow Lite"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(99), "PNG"),
+        (b"\x1f\x8b\x08" + bytes(99), "gzip"),
+        (b'\x40\x00\x00\x00\x00\x00\x00\x00{"a":{"data_offsets":[0,4]}}' + bytes(99), "safetensors"),
+        (archive("m/data.pkl", "m/data/0"), "PyTorch checkpoint"),
+        (archive("m/data.pkl", "m/code/x.py", "m/constants.pkl"), "TorchScript"),
+        (archive("m/archive_format", "m/models/model.json"), ".pt2"),
+        (archive("a.npy"), ".npz"),
+        (archive("model.onnx"), "a zip archive"),
+        (b"\x08\x0a\xff\xff\xff\xff\xff" + bytes(range(256)), "cannot be read as one"),
+    ],
+)
 @pytest.mark.parametrize("name", ["model.onnx", "model.pkl"])
 def test_the_content_decides_what_a_file_is(data, found, name):
     with pytest.raises(ModelError, match="Expected an ONNX file") as caught:
@@ -121,8 +148,13 @@ def test_data_outside_the_file_is_refused(location):
 
 
 def test_data_outside_the_file_is_found_in_inner_graphs_too():
-    inside = helper.make_graph([helper.make_node("Identity", ["k"], ["o"])], "b", [],
-                               [helper.make_tensor_value_info("o", FLOAT, None)], [external("x").graph.initializer[0]])
+    inside = helper.make_graph(
+        [helper.make_node("Identity", ["k"], ["o"])],
+        "b",
+        [],
+        [helper.make_tensor_value_info("o", FLOAT, None)],
+        [external("x").graph.initializer[0]],
+    )
     inside.initializer[0].name = "k"
     nodes = [helper.make_node("If", ["flag"], ["z"], then_branch=inside, else_branch=inside)]
     flag = numpy_helper.from_array(np.array(True), "flag")
@@ -131,8 +163,9 @@ def test_data_outside_the_file_is_found_in_inner_graphs_too():
 
 
 def test_foreign_operators_old_opsets_and_odd_inputs_are_refused():
-    odd = network([helper.make_node("Run", ["y"], ["z"], domain="evil")], name="z",
-                  domains=[helper.make_opsetid("evil", 1)])
+    odd = network(
+        [helper.make_node("Run", ["y"], ["z"], domain="evil")], name="z", domains=[helper.make_opsetid("evil", 1)]
+    )
     with pytest.raises(ModelError, match="'evil'"):
         read(odd)
     with pytest.raises(ModelError, match="operator set 7"):
@@ -159,8 +192,12 @@ def test_metadata_is_dropped():
 
 
 def test_size_and_operators_are_capped_inner_graphs_counted(monkeypatch):
-    inside = helper.make_graph([helper.make_node("Identity", ["y"], [f"o{i}"]) for i in range(6)], "b", [],
-                               [helper.make_tensor_value_info("o0", FLOAT, None)])
+    inside = helper.make_graph(
+        [helper.make_node("Identity", ["y"], [f"o{i}"]) for i in range(6)],
+        "b",
+        [],
+        [helper.make_tensor_value_info("o0", FLOAT, None)],
+    )
     nodes = [helper.make_node("If", ["flag"], ["z"], then_branch=inside, else_branch=inside)]
     proto = network(nodes, [numpy_helper.from_array(np.array(True), "flag")], name="z")
     monkeypatch.setattr(upload, "SETTINGS", Settings(nodes=10))
@@ -174,17 +211,27 @@ def test_size_and_operators_are_capped_inner_graphs_counted(monkeypatch):
 HUGE = 200_000_000_000
 
 
-@pytest.mark.parametrize("proto", [
-    grown("ConstantOfShape", "s0", constants=[int64("s0", [HUGE])]),
-    grown("ConstantOfShape", "s0", before=[helper.make_node("Constant", [], ["s0"], value_ints=[400_000, 500_000])]),
-    grown("ConstantOfShape", "m", constants=[int64("s0", [400_000])],
-          before=[helper.make_node("Mul", ["s0", "s0"], ["m"])]),
-    grown("Expand", "e", "s0", constants=[int64("s0", [HUGE]), int64("e", [1])]),
-    grown("Tile", "e", "s0", constants=[int64("s0", [HUGE]), int64("e", [1, 2])]),
-    grown("Range", "a", "b", "c", constants=[int64("a", 0), int64("b", HUGE), int64("c", 1)]),
-    grown("RandomNormal", shape=[400_000, 500_000]),
-    network(constants=[TensorProto(name="k", data_type=FLOAT, dims=[2**40])]),
-], ids=["shape", "constant-node", "product", "expand", "tile", "range", "random", "empty-weight"])
+@pytest.mark.parametrize(
+    "proto",
+    [
+        grown("ConstantOfShape", "s0", constants=[int64("s0", [HUGE])]),
+        grown(
+            "ConstantOfShape", "s0", before=[helper.make_node("Constant", [], ["s0"], value_ints=[400_000, 500_000])]
+        ),
+        grown(
+            "ConstantOfShape",
+            "m",
+            constants=[int64("s0", [400_000])],
+            before=[helper.make_node("Mul", ["s0", "s0"], ["m"])],
+        ),
+        grown("Expand", "e", "s0", constants=[int64("s0", [HUGE]), int64("e", [1])]),
+        grown("Tile", "e", "s0", constants=[int64("s0", [HUGE]), int64("e", [1, 2])]),
+        grown("Range", "a", "b", "c", constants=[int64("a", 0), int64("b", HUGE), int64("c", 1)]),
+        grown("RandomNormal", shape=[400_000, 500_000]),
+        network(constants=[TensorProto(name="k", data_type=FLOAT, dims=[2**40])]),
+    ],
+    ids=["shape", "constant-node", "product", "expand", "tile", "range", "random", "empty-weight"],
+)
 def test_bombs_are_refused_before_anything_is_evaluated(proto, monkeypatch):
     monkeypatch.setattr(upload, "normalise", lambda _: pytest.fail("it was evaluated"))
     assert len(proto.SerializeToString()) < 2000

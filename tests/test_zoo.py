@@ -71,8 +71,10 @@ def test_the_card_has_the_classes_and_the_preprocessing_of_the_weights() -> None
     assert zoo._card("resnet18", zoo._weights("resnet18"), pretrained=False).random_weights
 
 
-@pytest.mark.parametrize(("name", "words"), [("resnet81", "resnet"), ("r3d_18", "video"),
-                                             ("fasterrcnn_resnet50_fpn", "detection"), ("vit_h_14", "2 GB")])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("resnet81", "resnet"), ("r3d_18", "video"), ("fasterrcnn_resnet50_fpn", "detection"), ("vit_h_14", "2 GB")],
+)
 def test_names_that_cannot_be_loaded_say_why(name: str, words: str) -> None:
     with pytest.raises(ModelError, match=words):
         zoo.load_torchvision(name, pretrained=False)

@@ -16,18 +16,39 @@ FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, 
 # Constant inputs that are settings of an operator (positions), not trained values.
 _SETTINGS: Mapping[str, frozenset[int]] = {
     "BatchNormalization": frozenset({3, 4}),  # running statistics: buffers in every framework
-    "Resize": frozenset({1, 2, 3}), "Upsample": frozenset({1}), "Clip": frozenset({1, 2}), "Pad": frozenset({2, 3}),
-    "Dropout": frozenset({1, 2}), "Range": frozenset({0, 1, 2}), "OneHot": frozenset({1, 2}),
-    "QuantizeLinear": frozenset({1, 2}), "DequantizeLinear": frozenset({1, 2}),
+    "Resize": frozenset({1, 2, 3}),
+    "Upsample": frozenset({1}),
+    "Clip": frozenset({1, 2}),
+    "Pad": frozenset({2, 3}),
+    "Dropout": frozenset({1, 2}),
+    "Range": frozenset({0, 1, 2}),
+    "OneHot": frozenset({1, 2}),
+    "QuantizeLinear": frozenset({1, 2}),
+    "DequantizeLinear": frozenset({1, 2}),
 }
 # Positions at which an integer constant is a weight that a quantizer stored with few bits.
 _QUANTIZED: Mapping[str, frozenset[int]] = {
-    "DequantizeLinear": frozenset({0}), "ConvInteger": frozenset({1}), "MatMulInteger": frozenset({1}),
-    "QLinearConv": frozenset({3, 8}), "QLinearMatMul": frozenset({3}),
+    "DequantizeLinear": frozenset({0}),
+    "ConvInteger": frozenset({1}),
+    "MatMulInteger": frozenset({1}),
+    "QLinearConv": frozenset({3, 8}),
+    "QLinearMatMul": frozenset({3}),
 }
 # Operators whose one-element constants are trained values (a bias of one output), not scalars of an expression.
-_TRAINED_SCALARS = frozenset({"Conv", "ConvTranspose", "Gemm", "BatchNormalization", "PRelu", "DequantizeLinear",
-                              "InstanceNormalization", "LayerNormalization", "ConvInteger", "MatMulInteger"})
+_TRAINED_SCALARS = frozenset(
+    {
+        "Conv",
+        "ConvTranspose",
+        "Gemm",
+        "BatchNormalization",
+        "PRelu",
+        "DequantizeLinear",
+        "InstanceNormalization",
+        "LayerNormalization",
+        "ConvInteger",
+        "MatMulInteger",
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,14 +68,17 @@ class Cost:
 def cost(model: Model) -> Cost:
     """Count a model's parameters, MACs and bytes.
 
-    Parameters are trained values: floating-point constants (or the integers a quantizer stored instead) except batch-norm
-    running statistics and single scalars. MACs are those of convolutions and matrix products, for batch 1.
+    Parameters are trained values: floating-point constants (or the integers a quantizer stored instead) except
+    batch-norm running statistics and single scalars. MACs are those of convolutions and matrix products, for batch 1.
     """
     graph = Graph.view(model)
     shapes = graph.shapes
-    return Cost(params=sum(math.prod(shapes[name]) for name in parameters(graph)),
-                macs=sum(macs(node, shapes) for node in graph.nodes),
-                weight_bytes=sum(a.nbytes for a in graph.constants.values()), size_bytes=model.size_bytes)
+    return Cost(
+        params=sum(math.prod(shapes[name]) for name in parameters(graph)),
+        macs=sum(macs(node, shapes) for node in graph.nodes),
+        weight_bytes=sum(a.nbytes for a in graph.constants.values()),
+        size_bytes=model.size_bytes,
+    )
 
 
 def parameters(graph: Graph) -> list[str]:
@@ -68,8 +92,11 @@ def parameters(graph: Graph) -> list[str]:
 
 def node_parameters(graph: Graph, node: NodeProto) -> list[str]:
     """Names of the constants with trained values that this node reads."""
-    return [name for position, name in enumerate(_read_in_order(node))
-            if name in graph.constants and _is_trained(graph, node, position, name)]
+    return [
+        name
+        for position, name in enumerate(_read_in_order(node))
+        if name in graph.constants and _is_trained(graph, node, position, name)
+    ]
 
 
 def _read_in_order(node: NodeProto) -> list[str]:
@@ -112,6 +139,12 @@ def _matmul(node: NodeProto, shapes: Mapping[str, Shape]) -> int:
 
 
 _MACS: Mapping[str, Callable[[NodeProto, Mapping[str, Shape]], int]] = {
-    "Conv": _conv(1), "ConvInteger": _conv(1), "QLinearConv": _conv(3), "ConvTranspose": _conv_transpose,
-    "Gemm": _gemm, "MatMul": _matmul, "MatMulInteger": _matmul, "QLinearMatMul": _matmul,
+    "Conv": _conv(1),
+    "ConvInteger": _conv(1),
+    "QLinearConv": _conv(3),
+    "ConvTranspose": _conv_transpose,
+    "Gemm": _gemm,
+    "MatMul": _matmul,
+    "MatMulInteger": _matmul,
+    "QLinearMatMul": _matmul,
 }

@@ -1,4 +1,4 @@
-"""Coupling: what must shrink together. Units (sets of channels that go together), groups of like units, and what is frozen."""
+"""Coupling: what must shrink together: units (channels that go as one), groups of like units, and what is frozen."""
 
 from __future__ import annotations
 
@@ -88,9 +88,12 @@ class Coupling:
 
     def to_json(self) -> dict[str, Any]:
         """Groups and frozen layers as plain data."""
-        return {"groups": [{"name": g.name, "channels": g.channels, "layers": list(g.layers)} for g in self.groups],
-                "frozen": [{"layer": f.layer, "reason": f.reason, "meant": f.meant, "channels": f.channels}
-                           for f in self.frozen]}
+        return {
+            "groups": [{"name": g.name, "channels": g.channels, "layers": list(g.layers)} for g in self.groups],
+            "frozen": [
+                {"layer": f.layer, "reason": f.reason, "meant": f.meant, "channels": f.channels} for f in self.frozen
+            ],
+        }
 
 
 @per_model(maxsize=24)
@@ -103,17 +106,29 @@ def couple(model: Model) -> Coupling:
     tensors = {name: (labels.axis, classes[labels.ids]) for name, labels in lab.tensors.items()}
     groups = _groups(graph, lab, cuts, [classes[ids] for ids in lab.pieces])
     consumers = tuple(Consumer(c.node, c.constant, c.axis, c.tensor, classes[c.ids], c.groups) for c in lab.consumers)
-    return Coupling(groups=groups, frozen=tuple(_frozen(graph, lab, classes, causes)), cuts=cuts, tensors=tensors,
-                    consumers=consumers, grouped=lab.grouped, normalised=frozenset(lab.normalised),
-                    producers=frozenset((_base(lab, constant), axis) for _, constant, axis in lab.producers),
-                    units=int(classes.max()) + 1, mirrors={name: held[0] for name, held in lab.quantized.items()})
+    return Coupling(
+        groups=groups,
+        frozen=tuple(_frozen(graph, lab, classes, causes)),
+        cuts=cuts,
+        tensors=tensors,
+        consumers=consumers,
+        grouped=lab.grouped,
+        normalised=frozenset(lab.normalised),
+        producers=frozenset((_base(lab, constant), axis) for _, constant, axis in lab.producers),
+        units=int(classes.max()) + 1,
+        mirrors={name: held[0] for name, held in lab.quantized.items()},
+    )
 
 
 def label(graph: Graph) -> Labelling:
     """Walk the graph once, every operator passing labels on by its rule."""
     lab = Labelling(graph)
     for index, node in enumerate(graph.nodes):
-        if node.op_type in RULES and node.domain in ("", "ai.onnx") and not _unknown_shape(graph, list(node.input) + list(node.output)):
+        if (
+            node.op_type in RULES
+            and node.domain in ("", "ai.onnx")
+            and not _unknown_shape(graph, list(node.input) + list(node.output))
+        ):
             RULES[node.op_type](lab, index, node)
         else:
             for name in reads(node):
@@ -141,8 +156,9 @@ def _pin_constants(lab: Labelling, names: list[str]) -> None:
                     lab.cut(name, axis, np.full(size, FROZEN))
 
 
-def _groups(graph: Graph, lab: Labelling, cuts: Mapping[tuple[str, int], np.ndarray],
-            pieces: list[np.ndarray]) -> tuple[Group, ...]:
+def _groups(
+    graph: Graph, lab: Labelling, cuts: Mapping[tuple[str, int], np.ndarray], pieces: list[np.ndarray]
+) -> tuple[Group, ...]:
     """Units with the same places form a group. Pieces of a split count as places, so that none is emptied."""
     signatures: dict[int, list[tuple[int, int]]] = defaultdict(list)
     places = [*cuts.values(), *(piece for piece in pieces if (piece != FROZEN).all())]
@@ -159,8 +175,17 @@ def _groups(graph: Graph, lab: Labelling, cuts: Mapping[tuple[str, int], np.ndar
         constants = {names[place][0] for place, _ in signature if place < len(names)}
         nodes = sorted({index for constant in constants for index in readers.get(constant, ())})
         lead = _leader(lab, cuts, set(units), nodes)
-        found.append((lead, Group(name=graph.nodes[lead].name, channels=len(units), units=np.array(units),
-                                  layers=tuple(graph.nodes[i].name for i in nodes))))
+        found.append(
+            (
+                lead,
+                Group(
+                    name=graph.nodes[lead].name,
+                    channels=len(units),
+                    units=np.array(units),
+                    layers=tuple(graph.nodes[i].name for i in nodes),
+                ),
+            )
+        )
     found.sort(key=lambda item: (item[0], int(item[1].units[0])))
     return tuple(_named_apart(group for _, group in found if group.channels > 1))
 
@@ -182,8 +207,11 @@ def _named_apart(groups: Iterator[Group]) -> Iterator[Group]:
     for group in groups:
         seen[group.name] += 1
         n = seen[group.name]
-        yield group if n == 1 else Group(name=f"{group.name} ({n})", channels=group.channels, layers=group.layers,
-                                         units=group.units)
+        yield (
+            group
+            if n == 1
+            else Group(name=f"{group.name} ({n})", channels=group.channels, layers=group.layers, units=group.units)
+        )
 
 
 def _frozen(graph: Graph, lab: Labelling, classes: np.ndarray, causes: Mapping[int, Any]) -> Iterator[Frozen]:
@@ -195,7 +223,9 @@ def _frozen(graph: Graph, lab: Labelling, classes: np.ndarray, causes: Mapping[i
         reason = next((causes[int(i)] for i in stuck if int(i) in causes), None)
         layer = graph.nodes[index].name
         if reason is None:
-            yield Frozen(layer=layer, reason="coupled with values that cannot be removed", meant=True, channels=stuck.size)
+            yield Frozen(
+                layer=layer, reason="coupled with values that cannot be removed", meant=True, channels=stuck.size
+            )
         else:
             where = "" if reason.layer == layer else f" (at {reason.layer})"
             yield Frozen(layer=layer, reason=reason.text + where, meant=reason.meant, channels=stuck.size)

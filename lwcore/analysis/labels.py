@@ -1,11 +1,12 @@
 """Labels: which channels of which tensors must live or die together.
 
-Every index that can be removed from a weight's output dimension gets a fresh integer, and the operators carry those integers
-to whatever they touch. A tensor's labels vary along at most one of its axes (`Labels.axis`); where an operator would make
-them vary along two (a reshape that splits heads from head width), labels are united until one is left. Label 0 is frozen.
+Every index that can be removed from a weight's output dimension gets a fresh integer, and the operators carry those
+integers to whatever they touch. A tensor's labels vary along at most one of its axes (`Labels.axis`); where an
+operator would make them vary along two (a reshape that splits heads from head width), labels are united until one is
+left. Label 0 is frozen.
 
-Uniting only records a pair: the classes are found once, at the end, by connected components, so the analysis is linear in
-the number of nodes.
+Uniting only records a pair: the classes are found once, at the end, by connected components, so the analysis is
+linear in the number of nodes.
 """
 
 from __future__ import annotations
@@ -165,7 +166,9 @@ class Labelling:
         Where they vary along several axes, the longest is kept and each label is united with those beside it along
         the others: the same index in every attention head, in every half of a channel shuffle.
         """
-        varying = [a for a in range(array.ndim) if array.shape[a] > 1 and bool((array != array.take([0], axis=a)).any())]
+        varying = [
+            a for a in range(array.ndim) if array.shape[a] > 1 and bool((array != array.take([0], axis=a)).any())
+        ]
         if not varying:
             return 0, None
         keep = max(varying, key=lambda a: (array.shape[a], -a))

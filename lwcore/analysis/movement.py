@@ -39,8 +39,10 @@ def _concat(lab: Labelling, index: int, node: NodeProto) -> None:
     if not axes:
         return
     if axes == {axis}:
-        parts = [labels.ids if labels else np.full(lab.shape(name)[axis], FROZEN)
-                 for name, labels in zip(node.input, found, strict=True)]
+        parts = [
+            labels.ids if labels else np.full(lab.shape(name)[axis], FROZEN)
+            for name, labels in zip(node.input, found, strict=True)
+        ]
         lab.put(node.output[0], axis, np.concatenate(parts))
     elif len(axes) == 1 and axis not in axes:
         along = axes.pop()
@@ -102,7 +104,9 @@ def slice_window(lab: Labelling, node: NodeProto, axis: int) -> slice | None:
         steps = np.ones(starts.size, np.int64) if given is None else given
     for a, start, stop, step in zip(axes, starts, ends, steps, strict=False):  # type: ignore[call-overload]
         if int(a) % rank == axis:
-            return slice(*slice(int(start), int(stop)).indices(lab.shape(node.input[0])[axis])) if int(step) == 1 else None
+            return (
+                slice(*slice(int(start), int(stop)).indices(lab.shape(node.input[0])[axis])) if int(step) == 1 else None
+            )
     return slice(None)
 
 

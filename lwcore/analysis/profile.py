@@ -65,19 +65,41 @@ class Profile:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data: totals, `flops` (2 × MACs), `layers[]` and `tree`."""
-        layers = [{**asdict(row), "output_shape": list(row.output_shape), "weights": list(row.weights)}
-                  for row in self.layers]
+        layers = [
+            {**asdict(row), "output_shape": list(row.output_shape), "weights": list(row.weights)} for row in self.layers
+        ]
         return {**asdict(self), "flops": 2 * self.macs, "layers": layers}
 
     def __repr__(self) -> str:
         cells = [("layer", "type", "output", "params", "MACs", "weight bytes", "activation bytes")]
-        cells += [(r.name, r.type, " × ".join(map(str, r.output_shape)), f"{r.params:,}", f"{r.macs:,}",
-                   f"{r.weight_bytes:,}", f"{r.activation_bytes:,}") for r in self.layers]
-        cells.append(("total", f"{len(self.layers)} layers", "", f"{self.params:,}", f"{self.macs:,}",
-                      f"{self.weight_bytes:,}", f"{self.activation_bytes:,}"))
+        cells += [
+            (
+                r.name,
+                r.type,
+                " × ".join(map(str, r.output_shape)),
+                f"{r.params:,}",
+                f"{r.macs:,}",
+                f"{r.weight_bytes:,}",
+                f"{r.activation_bytes:,}",
+            )
+            for r in self.layers
+        ]
+        cells.append(
+            (
+                "total",
+                f"{len(self.layers)} layers",
+                "",
+                f"{self.params:,}",
+                f"{self.macs:,}",
+                f"{self.weight_bytes:,}",
+                f"{self.activation_bytes:,}",
+            )
+        )
         widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-        lines = ["  ".join(cell.ljust(widths[i]) if i < 3 else cell.rjust(widths[i]) for i, cell in enumerate(row))
-                 for row in cells]
+        lines = [
+            "  ".join(cell.ljust(widths[i]) if i < 3 else cell.rjust(widths[i]) for i, cell in enumerate(row))
+            for row in cells
+        ]
         rule = "─" * len(lines[0])
         return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
@@ -99,10 +121,15 @@ def profile(model: Model) -> Profile:
     params, shapes, tree = _torchinfo(network, graph)
     layers = _rows(graph, network.steps, params, shapes)
     total_macs = sum(row.macs for row in layers)
-    return Profile(layers=layers, params=sum(row.params for row in layers), macs=total_macs,
-                   weight_bytes=sum(row.weight_bytes for row in layers),
-                   activation_bytes=sum(row.activation_bytes for row in layers),
-                   size_bytes=model.size_bytes, tree=_with_macs(tree, total_macs))
+    return Profile(
+        layers=layers,
+        params=sum(row.params for row in layers),
+        macs=total_macs,
+        weight_bytes=sum(row.weight_bytes for row in layers),
+        activation_bytes=sum(row.activation_bytes for row in layers),
+        size_bytes=model.size_bytes,
+        tree=_with_macs(tree, total_macs),
+    )
 
 
 def _torchinfo(network: Network, graph: Graph) -> tuple[dict[int, int], dict[int, tuple[int, ...]], str]:
@@ -111,8 +138,16 @@ def _torchinfo(network: Network, graph: Graph) -> tuple[dict[int, int], dict[int
 
     depth = max(name.count(".") + 1 for name, _ in network.named_modules())
     try:
-        found = summary(network, input_data=_zeros(graph), depth=depth, col_names=("output_size", "num_params"),
-                        row_settings=("var_names",), verbose=0, mode="eval", device="cpu")
+        found = summary(
+            network,
+            input_data=_zeros(graph),
+            depth=depth,
+            col_names=("output_size", "num_params"),
+            row_settings=("var_names",),
+            verbose=0,
+            mode="eval",
+            device="cpu",
+        )
     except RuntimeError as error:
         reason = error.__cause__ or error
         raise ModelError(f"The layers could not be run as torch modules: {str(reason)[:200]}") from None
@@ -130,13 +165,16 @@ def _zeros(graph: Graph) -> list[torch.Tensor]:
 
 
 def _with_macs(tree: str, macs: int) -> str:
-    lines = [f"Multiply-accumulates, counted on the operators: {macs:,}" if line.startswith("Total mult-adds") else line
-             for line in tree.splitlines()]
+    lines = [
+        f"Multiply-accumulates, counted on the operators: {macs:,}" if line.startswith("Total mult-adds") else line
+        for line in tree.splitlines()
+    ]
     return "\n".join(lines)
 
 
-def _rows(graph: Graph, steps: Sequence[Step], params: Mapping[int, int],
-          shapes: Mapping[int, tuple[int, ...]]) -> tuple[LayerRow, ...]:
+def _rows(
+    graph: Graph, steps: Sequence[Step], params: Mapping[int, int], shapes: Mapping[int, tuple[int, ...]]
+) -> tuple[LayerRow, ...]:
     owners: dict[str, str] = {}
     prepared: dict[str, list[Step]] = {}
     rows: list[LayerRow] = []
@@ -148,13 +186,19 @@ def _rows(graph: Graph, steps: Sequence[Step], params: Mapping[int, int],
         read = list(dict.fromkeys(n for part in parts for n in reads(part.node) if n in graph.constants))
         owned = [name for name in read if owners.setdefault(name, step.name) == step.name]
         weights = tuple(name for part in parts for name in cost.node_parameters(graph, part.node))
-        rows.append(LayerRow(
-            name=step.name, type=step.node.op_type, output_shape=shapes[id(step.module)],
-            params=sum(params[id(part.module)] for part in parts),
-            macs=cost.macs(step.node, graph.shapes),
-            weight_bytes=sum(graph.constants[name].nbytes for name in owned),
-            activation_bytes=_output_bytes(graph, step.node), weights=weights,
-            note=_note(graph, step.name, weights, owners)))
+        rows.append(
+            LayerRow(
+                name=step.name,
+                type=step.node.op_type,
+                output_shape=shapes[id(step.module)],
+                params=sum(params[id(part.module)] for part in parts),
+                macs=cost.macs(step.node, graph.shapes),
+                weight_bytes=sum(graph.constants[name].nbytes for name in owned),
+                activation_bytes=_output_bytes(graph, step.node),
+                weights=weights,
+                note=_note(graph, step.name, weights, owners),
+            )
+        )
     return tuple(rows)
 
 
@@ -167,8 +211,11 @@ def _prepared_for(name: str, prepared: Mapping[str, Sequence[Step]]) -> list[Ste
 
 
 def _output_bytes(graph: Graph, node: NodeProto) -> int:
-    return sum(math.prod(graph.shape(name)) * helper.tensor_dtype_to_np_dtype(graph.types[name]).itemsize
-               for name in node.output if name in graph.shapes)
+    return sum(
+        math.prod(graph.shape(name)) * helper.tensor_dtype_to_np_dtype(graph.types[name]).itemsize
+        for name in node.output
+        if name in graph.shapes
+    )
 
 
 def _note(graph: Graph, name: str, weights: Sequence[str], owners: Mapping[str, str]) -> str:

@@ -37,9 +37,42 @@ def freeze_inputs(lab: Labelling, node: NodeProto, text: str, meant: bool = True
 # -- element by element --------------------------------------------------------------------------------------------
 
 
-@rule("Relu", "LeakyRelu", "Elu", "Selu", "Celu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Softplus", "Softsign", "Erf",
-      "Gelu", "Mish", "Swish", "ThresholdedRelu", "Exp", "Log", "Sqrt", "Reciprocal", "Neg", "Abs", "Floor", "Ceil", "Round",
-      "Sign", "Sin", "Cos", "Identity", "Dropout", "Cast", "Clip", "Not", "IsNaN")
+@rule(
+    "Relu",
+    "LeakyRelu",
+    "Elu",
+    "Selu",
+    "Celu",
+    "Sigmoid",
+    "HardSigmoid",
+    "HardSwish",
+    "Tanh",
+    "Softplus",
+    "Softsign",
+    "Erf",
+    "Gelu",
+    "Mish",
+    "Swish",
+    "ThresholdedRelu",
+    "Exp",
+    "Log",
+    "Sqrt",
+    "Reciprocal",
+    "Neg",
+    "Abs",
+    "Floor",
+    "Ceil",
+    "Round",
+    "Sign",
+    "Sin",
+    "Cos",
+    "Identity",
+    "Dropout",
+    "Cast",
+    "Clip",
+    "Not",
+    "IsNaN",
+)
 def _same(lab: Labelling, index: int, node: NodeProto) -> None:
     labels = lab.get(node.input[0])
     for name in node.output:
@@ -47,8 +80,28 @@ def _same(lab: Labelling, index: int, node: NodeProto) -> None:
             lab.put(name, labels.axis, labels.ids)
 
 
-@rule("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", "Mean", "Where", "PRelu", "Mod", "Equal", "Greater",
-      "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Xor")
+@rule(
+    "Add",
+    "Sub",
+    "Mul",
+    "Div",
+    "Pow",
+    "Max",
+    "Min",
+    "Sum",
+    "Mean",
+    "Where",
+    "PRelu",
+    "Mod",
+    "Equal",
+    "Greater",
+    "GreaterOrEqual",
+    "Less",
+    "LessOrEqual",
+    "And",
+    "Or",
+    "Xor",
+)
 def _broadcast(lab: Labelling, index: int, node: NodeProto) -> None:
     out = lab.shape(node.output[0])
     reached = {n: lab.get(n) for n in node.input if n}
@@ -66,6 +119,7 @@ def _broadcast(lab: Labelling, index: int, node: NodeProto) -> None:
 
 
 def aligned(lab: Labelling, name: str, labels: Labels, rank: int) -> int:
+    """Axis of the result on which an operand's labels lie, by the rules of broadcasting."""
     return labels.axis + rank - len(lab.shape(name))
 
 
@@ -110,7 +164,9 @@ def _conv(lab: Labelling, index: int, node: NodeProto) -> None:
     lab.put(node.output[0], 1, ids)
 
 
-def _whole_groups(lab: Labelling, index: int, node: NodeProto, ids: np.ndarray | None, groups: int) -> np.ndarray | None:
+def _whole_groups(
+    lab: Labelling, index: int, node: NodeProto, ids: np.ndarray | None, groups: int
+) -> np.ndarray | None:
     """Depthwise and many-group convolutions: a group goes with all its inputs and outputs."""
     if ids is None:
         return None
@@ -216,6 +272,7 @@ def _activation_product(lab: Labelling, node: NodeProto, left: str, right: str, 
 
 
 def is_computed(lab: Labelling, node: NodeProto, position: int) -> bool:
+    """True when an input is there and is not a constant."""
     return position < len(node.input) and bool(node.input[position]) and not lab.is_constant(node.input[position])
 
 
@@ -299,7 +356,17 @@ def _softmax(lab: Labelling, index: int, node: NodeProto) -> None:
         lab.put(node.output[0], labels.axis, labels.ids)
 
 
-@rule("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceProd", "ReduceSumSquare", "ReduceLogSumExp")
+@rule(
+    "ReduceMean",
+    "ReduceSum",
+    "ReduceMax",
+    "ReduceMin",
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceProd",
+    "ReduceSumSquare",
+    "ReduceLogSumExp",
+)
 def _reduce(lab: Labelling, index: int, node: NodeProto) -> None:
     labels = lab.get(node.input[0])
     if labels is None:
@@ -307,8 +374,10 @@ def _reduce(lab: Labelling, index: int, node: NodeProto) -> None:
     rank = len(lab.shape(node.input[0]))
     given = lab.option(node, "axes")
     values = lab.value(node, 1)
-    listed = [int(a) % rank for a in (given if given is not None else [] if values is None else values.tolist())]  # type: ignore[attr-defined]
-    axes = set(listed) or (set() if lab.option(node, "noop_with_empty_axes", 0) else set(range(rank)))
+    listed = values if given is None else np.asarray(given)
+    axes = {int(a) % rank for a in ([] if listed is None else listed)} or (
+        set() if lab.option(node, "noop_with_empty_axes", 0) else set(range(rank))
+    )
     if labels.axis in axes or is_computed(lab, node, 1):
         lab.freeze(labels.ids, node, "it summarises these channels in one number")
         return

@@ -73,8 +73,11 @@ def moments(graph: Graph, inputs: Iterable[np.ndarray], vectors: Mapping[str, Ve
         for name in wanted:
             columns = vectors[name](values[name])
             mean, gram, count = sums.get(name, (0.0, 0.0, 0))
-            sums[name] = (mean + columns.sum(axis=1, dtype=np.float64), gram + (columns @ columns.T).astype(np.float64),
-                          count + columns.shape[1])
+            sums[name] = (
+                mean + columns.sum(axis=1, dtype=np.float64),
+                gram + (columns @ columns.T).astype(np.float64),
+                count + columns.shape[1],
+            )
     return {n: Moments(mean / count, gram / count, count) for n, (mean, gram, count) in sums.items()}
 
 

@@ -12,8 +12,11 @@ from lwcore.graph import Graph
 
 # Operator → position of a quantized weight → (positions of its scale, of its zero point); None: not beside the weight.
 _PARTNERS: Mapping[str, Mapping[int, tuple[int | None, int]]] = {
-    "DequantizeLinear": {0: (1, 2)}, "ConvInteger": {1: (None, 3)}, "MatMulInteger": {1: (None, 3)},
-    "QLinearConv": {3: (4, 5)}, "QLinearMatMul": {3: (4, 5)},
+    "DequantizeLinear": {0: (1, 2)},
+    "ConvInteger": {1: (None, 3)},
+    "MatMulInteger": {1: (None, 3)},
+    "QLinearConv": {3: (4, 5)},
+    "QLinearMatMul": {3: (4, 5)},
 }
 
 
@@ -41,8 +44,9 @@ def stored(graph: Graph, node: NodeProto, position: int) -> Stored:
     name = node.input[position]
     array = graph.constants[name]
     scale, zero = _PARTNERS.get(node.op_type, {}).get(position, (None, None))
-    return Stored(name=name, array=array, zero=_partner(graph, node, zero, array, 0),
-                  scale=_partner(graph, node, scale, array, 1))
+    return Stored(
+        name=name, array=array, zero=_partner(graph, node, zero, array, 0), scale=_partner(graph, node, scale, array, 1)
+    )
 
 
 def _partner(graph: Graph, node: NodeProto, position: int | None, array: np.ndarray, default: int) -> np.ndarray:

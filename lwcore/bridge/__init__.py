@@ -18,5 +18,20 @@ from lwcore.bridge import (
 from lwcore.bridge.network import Network, Step, to_torch
 from lwcore.bridge.node import RULES, NodeView, Rule
 
-__all__ = ["RULES", "Network", "NodeView", "Rule", "Step", "contractions", "elementwise", "indexing", "normalisation",
-           "pooling", "quantized", "reductions", "resize", "shaping", "to_torch"]
+__all__ = [
+    "RULES",
+    "Network",
+    "NodeView",
+    "Rule",
+    "Step",
+    "contractions",
+    "elementwise",
+    "indexing",
+    "normalisation",
+    "pooling",
+    "quantized",
+    "reductions",
+    "resize",
+    "shaping",
+    "to_torch",
+]

@@ -30,8 +30,9 @@ class _PadFirst:
 _UNEVEN = tuple(type(kind.__name__, (_PadFirst, kind), {}) for kind in _CONV)  # named alike: torchinfo prints the name
 
 
-def layer(kind: type[nn.Module], *arguments: Any, weight: nn.Parameter | None, bias: nn.Parameter | None,
-          **settings: Any) -> nn.Module:
+def layer(
+    kind: type[nn.Module], *arguments: Any, weight: nn.Parameter | None, bias: nn.Parameter | None, **settings: Any
+) -> nn.Module:
     """A torch layer around given parameters; nothing is allocated for the weights it would have drawn."""
     made = kind(*arguments, device="meta", **settings)
     made.register_parameter("weight", weight)
@@ -55,10 +56,18 @@ def _conv(view: NodeView) -> nn.Module | Function:
     if claimed is None:
         return convolve(area, group)
     weight, bias = claimed
-    made = layer(_CONV[rank - 1] if area.symmetric else _UNEVEN[rank - 1],
-                 weight_shape[1] * group, weight_shape[0], area.kernel, area.strides,
-                 tuple(before for before, _ in area.pads) if area.symmetric else 0, area.dilations, group,
-                 weight=weight, bias=bias)
+    made = layer(
+        _CONV[rank - 1] if area.symmetric else _UNEVEN[rank - 1],
+        weight_shape[1] * group,
+        weight_shape[0],
+        area.kernel,
+        area.strides,
+        tuple(before for before, _ in area.pads) if area.symmetric else 0,
+        area.dilations,
+        group,
+        weight=weight,
+        bias=bias,
+    )
     if not area.symmetric:
         made.pads = flat_pads(area.pads)  # type: ignore[assignment]
     return made
@@ -81,14 +90,26 @@ def _conv_transpose(view: NodeView) -> nn.Module | Function:
     extra = tuple(view.attr("output_padding", [0] * rank))
     cut = _cut(view, area, extra)
     fits = all(before == after >= 0 for before, after in cut) and all(
-        e < max(s, d) for e, s, d in zip(extra, area.strides, area.dilations, strict=True))
+        e < max(s, d) for e, s, d in zip(extra, area.strides, area.dilations, strict=True)
+    )
     claimed = view.claim(1, 2) if fits else None
     if claimed is None:
         return _transposed(area, extra, cut, group)
     weight, bias = claimed
-    return layer(_CONV_TRANSPOSE[rank - 1], weight_shape[0], weight_shape[1] * group, area.kernel, area.strides,
-                 tuple(before for before, _ in cut), extra, group, bias is not None, area.dilations,
-                 weight=weight, bias=bias)
+    return layer(
+        _CONV_TRANSPOSE[rank - 1],
+        weight_shape[0],
+        weight_shape[1] * group,
+        area.kernel,
+        area.strides,
+        tuple(before for before, _ in cut),
+        extra,
+        group,
+        bias is not None,
+        area.dilations,
+        weight=weight,
+        bias=bias,
+    )
 
 
 def _cut(view: NodeView, area: Window, extra: Sequence[int]) -> list[tuple[int, int]]:
@@ -97,8 +118,9 @@ def _cut(view: NodeView, area: Window, extra: Sequence[int]) -> list[tuple[int, 
     if auto in ("", "NOTSET", "VALID") and view.attr("output_shape") is None:
         return list(area.pads)
     cut = []
-    for size, out, k, s, d, e in zip(view.shape()[2:], view.out_shape()[2:], area.kernel, area.strides, area.dilations,
-                                     extra, strict=True):
+    for size, out, k, s, d, e in zip(
+        view.shape()[2:], view.out_shape()[2:], area.kernel, area.strides, area.dilations, extra, strict=True
+    ):
         total = (size - 1) * s + e + (k - 1) * d + 1 - out
         low, high = total // 2, total - total // 2
         cut.append((low, high) if auto == "SAME_UPPER" or total < 0 else (high, low))

@@ -23,7 +23,7 @@ def _gather(view: NodeView) -> Function:
         chosen = _positive(index.long(), x.shape[axis])
         picked = x.index_select(axis, chosen.reshape(-1))
         at = axis % x.ndim
-        return picked.reshape([*x.shape[:at], *index.shape, *x.shape[at + 1:]])
+        return picked.reshape([*x.shape[:at], *index.shape, *x.shape[at + 1 :]])
 
     return run
 

@@ -133,8 +133,10 @@ def to_torch(model: Model) -> Network:
     graph = Graph.view(model)
     weights = Weights(graph, cost.parameters(graph))
     names = node_names(graph.nodes)
-    steps = [_build(graph.nodes[index], names[index], graph, weights, "" if target is None else names[target])
-             for index, target in _order(graph)]
+    steps = [
+        _build(graph.nodes[index], names[index], graph, weights, "" if target is None else names[target])
+        for index, target in _order(graph)
+    ]
     return Network(graph, steps, weights.owned).eval()
 
 
@@ -152,8 +154,10 @@ def node_names(nodes: Sequence[NodeProto]) -> list[str]:
 def _build(node: NodeProto, name: str, graph: Graph, weights: Weights, feeds: str) -> Step:
     if node.op_type not in RULES or node.domain not in ("", "ai.onnx"):
         operator = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-        raise ModelError(f"Layer {name!r}: expected an operator that SlimLab can turn into a torch layer, found the "
-                         f"operator {operator}. Export the model with other standard ONNX operators.")
+        raise ModelError(
+            f"Layer {name!r}: expected an operator that SlimLab can turn into a torch layer, found the "
+            f"operator {operator}. Export the model with other standard ONNX operators."
+        )
     view = NodeView(node, graph, weights, name)
     made = RULES[node.op_type](view)
     if isinstance(made, nn.Module):
@@ -219,7 +223,7 @@ def scope(name: str) -> tuple[str, ...]:
     path: list[str] = []
     for part in (p for p in name.split("/") if p):
         here = ".".join(path)
-        tail = part[len(here) + 1:] if here and part.startswith(here + ".") else part
+        tail = part[len(here) + 1 :] if here and part.startswith(here + ".") else part
         path.extend(p for p in tail.split(".") if p)
     return tuple(path) or ("layer",)
 
@@ -237,7 +241,7 @@ def _plant(root: nn.Module, steps: Sequence[Step]) -> None:
         depth = 0
         while depth < min(len(blocks), len(stack) - 1) and stack[depth + 1][0] == blocks[depth]:
             depth += 1
-        del stack[depth + 1:]
+        del stack[depth + 1 :]
         for name in blocks[depth:]:
             block = Block()
             _add(stack[-1][1], name, block)
@@ -256,10 +260,13 @@ def _lonely(paths: Sequence[tuple[str, ...]]) -> set[tuple[str, ...]]:
     children: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
     for path in paths:
         for end in range(1, len(path) + 1):
-            children.setdefault(path[:end - 1], set()).add(path[:end])
+            children.setdefault(path[: end - 1], set()).add(path[:end])
     leaves = set(paths)
-    return {block for block, inside in children.items() if block and len(inside) == 1 and inside <= leaves
-            and next(iter(inside)) not in children}
+    return {
+        block
+        for block, inside in children.items()
+        if block and len(inside) == 1 and inside <= leaves and next(iter(inside)) not in children
+    }
 
 
 def _add(parent: nn.Module, name: str, child: nn.Module) -> None:

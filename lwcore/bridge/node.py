@@ -17,10 +17,18 @@ from lwcore.registry import Registry
 Function = Callable[..., Any]
 
 TORCH_TYPES: dict[int, torch.dtype] = {
-    TensorProto.FLOAT: torch.float32, TensorProto.FLOAT16: torch.float16, TensorProto.DOUBLE: torch.float64,
-    TensorProto.BFLOAT16: torch.bfloat16, TensorProto.INT8: torch.int8, TensorProto.UINT8: torch.uint8,
-    TensorProto.INT16: torch.int16, TensorProto.UINT16: torch.uint16, TensorProto.INT32: torch.int32,
-    TensorProto.UINT32: torch.uint32, TensorProto.INT64: torch.int64, TensorProto.BOOL: torch.bool,
+    TensorProto.FLOAT: torch.float32,
+    TensorProto.FLOAT16: torch.float16,
+    TensorProto.DOUBLE: torch.float64,
+    TensorProto.BFLOAT16: torch.bfloat16,
+    TensorProto.INT8: torch.int8,
+    TensorProto.UINT8: torch.uint8,
+    TensorProto.INT16: torch.int16,
+    TensorProto.UINT16: torch.uint16,
+    TensorProto.INT32: torch.int32,
+    TensorProto.UINT32: torch.uint32,
+    TensorProto.INT64: torch.int64,
+    TensorProto.BOOL: torch.bool,
 }
 
 

@@ -17,15 +17,22 @@ _BATCH_NORM: tuple[type[nn.Module], ...] = (nn.BatchNorm1d, nn.BatchNorm1d, nn.B
 @rule("BatchNormalization")
 def _batch_norm(view: NodeView) -> nn.Module | Function:
     if view.attr("training_mode", 0):
-        raise view.refuse("expected a model exported for inference, found batch norm in training mode. "
-                          "Export it in eval mode.")
+        raise view.refuse(
+            "expected a model exported for inference, found batch norm in training mode. Export it in eval mode."
+        )
     eps, rank = view.attr("epsilon", 1e-5), len(view.shape())
     fixed = view.constant(3) is not None and view.constant(4) is not None and 2 <= rank <= 5
     claimed = view.claim(1, 2) if fixed else None
     if claimed is None:
         return lambda x, scale, bias, mean, var: F.batch_norm(x, mean, var, scale, bias, False, 0.0, eps)
-    made = layer(_BATCH_NORM[rank - 2], view.shape(3)[0], eps, 1.0 - view.attr("momentum", 0.9),
-                 weight=claimed[0], bias=claimed[1])
+    made = layer(
+        _BATCH_NORM[rank - 2],
+        view.shape(3)[0],
+        eps,
+        1.0 - view.attr("momentum", 0.9),
+        weight=claimed[0],
+        bias=claimed[1],
+    )
     made.running_mean, made.running_var = view.tensor(3), view.tensor(4)
     made.num_batches_tracked = torch.tensor(0)
     return made
@@ -34,7 +41,7 @@ def _batch_norm(view: NodeView) -> nn.Module | Function:
 @rule("LayerNormalization")
 def _layer_norm(view: NodeView) -> nn.Module | Function:
     axis, eps, shape = view.attr("axis", -1), view.attr("epsilon", 1e-5), view.shape()
-    inner = shape[axis % len(shape):]
+    inner = shape[axis % len(shape) :]
     whole = view.shape(1) == inner and (not view.has(2) or view.shape(2) == inner)
     claimed = view.claim(1, 2) if whole and view.outputs() == 1 else None
     if claimed is not None:
@@ -102,7 +109,7 @@ def _lrn(view: NodeView) -> Function:
 
     def run(x: torch.Tensor) -> torch.Tensor:
         squares = F.pad(x.square().transpose(1, -1), (before, after)).transpose(1, -1)
-        total = torch.stack([squares[:, i:i + channels] for i in range(size)]).sum(0)
+        total = torch.stack([squares[:, i : i + channels] for i in range(size)]).sum(0)
         return x / torch.pow(bias + alpha / size * total, beta)
 
     return run

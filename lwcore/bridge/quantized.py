@@ -92,16 +92,33 @@ def _qlinear_conv(view: NodeView) -> Function:
     spatial_rank(view)
     run_conv = convolve(window(view, view.shape(3)[2:]), view.attr("group", 1))
 
-    def run(x: torch.Tensor, xs: torch.Tensor, xz: torch.Tensor, w: torch.Tensor, ws: torch.Tensor, wz: torch.Tensor,
-            ys: torch.Tensor, yz: torch.Tensor, bias: Zero = None) -> torch.Tensor:
+    def run(
+        x: torch.Tensor,
+        xs: torch.Tensor,
+        xz: torch.Tensor,
+        w: torch.Tensor,
+        ws: torch.Tensor,
+        wz: torch.Tensor,
+        ys: torch.Tensor,
+        yz: torch.Tensor,
+        bias: Zero = None,
+    ) -> torch.Tensor:
         total = run_conv(centred(x, xz), centred(w, wz, 0), None if bias is None else bias.double())
         return quantize(total * per_axis(xs * ws / ys, total.ndim, 1), torch.ones_like(ys), yz, yz.dtype)
 
     return run
 
 
-def _qlinear_matmul(a: torch.Tensor, a_s: torch.Tensor, a_z: torch.Tensor, b: torch.Tensor, b_s: torch.Tensor,
-                    b_z: torch.Tensor, y_s: torch.Tensor, y_z: torch.Tensor) -> torch.Tensor:
+def _qlinear_matmul(
+    a: torch.Tensor,
+    a_s: torch.Tensor,
+    a_z: torch.Tensor,
+    b: torch.Tensor,
+    b_s: torch.Tensor,
+    b_z: torch.Tensor,
+    y_s: torch.Tensor,
+    y_z: torch.Tensor,
+) -> torch.Tensor:
     total = torch.matmul(dequantize(a, a_s.double(), a_z, -2), dequantize(b, b_s.double(), b_z, -1))
     return quantize(total, y_s, y_z, y_z.dtype)
 

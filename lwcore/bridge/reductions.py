@@ -25,7 +25,9 @@ def _mean(x: torch.Tensor, axes: list[int], keep: bool) -> torch.Tensor:
 
 
 _REDUCTIONS: Mapping[str, Function] = {
-    "ReduceSum": _sum, "ReduceMean": _mean, "ReduceProd": _product,
+    "ReduceSum": _sum,
+    "ReduceMean": _mean,
+    "ReduceProd": _product,
     "ReduceMax": lambda x, axes, keep: x.amax(axes, keepdim=keep),
     "ReduceMin": lambda x, axes, keep: x.amin(axes, keepdim=keep),
     "ReduceL1": lambda x, axes, keep: _sum(x.abs(), axes, keep),

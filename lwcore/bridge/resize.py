@@ -100,14 +100,17 @@ def _kernel(view: NodeView, old: bool) -> Kernel:
         return lambda position, size, scale: _spread(position, size, scale if shrink else 1.0, 1, _triangle, outside)
     if mode == "cubic":
         a = view.attr("cubic_coeff_a", -0.75)
-        return lambda position, size, scale: _spread(position, size, scale if shrink else 1.0, 2,
-                                                     lambda t: _cubic(t, a), outside)
+        return lambda position, size, scale: _spread(
+            position, size, scale if shrink else 1.0, 2, lambda t: _cubic(t, a), outside
+        )
     raise view.refuse(f"expected nearest, linear or cubic, found the mode {mode!r}.")
 
 
 _ROUNDING: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "round_prefer_floor": lambda x: torch.ceil(x - 0.5), "round_prefer_ceil": lambda x: torch.floor(x + 0.5),
-    "floor": torch.floor, "ceil": torch.ceil,
+    "round_prefer_floor": lambda x: torch.ceil(x - 0.5),
+    "round_prefer_ceil": lambda x: torch.floor(x + 0.5),
+    "floor": torch.floor,
+    "ceil": torch.ceil,
 }
 
 
@@ -127,8 +130,14 @@ def _cubic(t: torch.Tensor, a: float) -> torch.Tensor:
     return torch.where(t <= 1, near, torch.where(t < 2, far, torch.zeros_like(t)))
 
 
-def _spread(position: torch.Tensor, size: int, scale: float, radius: int, weigh: Callable[[torch.Tensor], torch.Tensor],
-            exclude: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def _spread(
+    position: torch.Tensor,
+    size: int,
+    scale: float,
+    radius: int,
+    weigh: Callable[[torch.Tensor], torch.Tensor],
+    exclude: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Taps around each position; when shrinking with antialias the kernel is stretched over 1/scale input positions."""
     stretch = min(scale, 1.0)
     reach = math.ceil(radius / stretch)

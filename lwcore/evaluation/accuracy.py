@@ -49,7 +49,8 @@ def check_labels(samples: SampleSet, classes: int) -> np.ndarray | None:
     if labels.min() < 0 or labels.max() >= classes:
         raise EvaluationError(
             f"Expected labels 0–{classes - 1}, one a class of the model; found {labels.min()}–{labels.max()} in "
-            f"{samples.name!r}. Choose samples of the model's classes.")
+            f"{samples.name!r}. Choose samples of the model's classes."
+        )
     return labels
 
 
@@ -57,9 +58,14 @@ def top1(found: np.ndarray, labels: np.ndarray, classes: int, names: Sequence[st
     """Fields of an `Evaluation` that need labels only."""
     share = wilson(int((found == labels).sum()), len(labels))
     counts = _counts(found, labels)
-    return {"top1": share.value, "top1_low": share.low, "top1_high": share.high,
-            "per_class": _per_class(found, None, labels, names), "confused": _confused(counts, names),
-            "confusion": _table(counts, classes) if classes <= CONFUSION_CLASSES else None}
+    return {
+        "top1": share.value,
+        "top1_low": share.low,
+        "top1_high": share.high,
+        "per_class": _per_class(found, None, labels, names),
+        "confused": _confused(counts, names),
+        "confusion": _table(counts, classes) if classes <= CONFUSION_CLASSES else None,
+    }
 
 
 def paired(found: np.ndarray, before: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
@@ -67,9 +73,14 @@ def paired(found: np.ndarray, before: np.ndarray, labels: np.ndarray, names: Seq
     right, was_right = found == labels, before == labels
     gained, lost = int((right & ~was_right).sum()), int((~right & was_right).sum())
     change = paired_difference(gained, lost, len(labels))
-    return {"reference_top1": float(was_right.mean()), "difference": change.value, "difference_low": change.low,
-            "difference_high": change.high, "p_value": mcnemar(gained, lost),
-            "per_class": _per_class(found, before, labels, names)}
+    return {
+        "reference_top1": float(was_right.mean()),
+        "difference": change.value,
+        "difference_low": change.low,
+        "difference_high": change.high,
+        "p_value": mcnemar(gained, lost),
+        "per_class": _per_class(found, before, labels, names),
+    }
 
 
 def agreement(found: np.ndarray, before: np.ndarray) -> dict[str, Any]:
@@ -85,11 +96,17 @@ def changed(logits: np.ndarray, original: np.ndarray, samples: SampleSet, names:
     shown = rows[:CHANGED_SAMPLES]
     sure, was_sure = confidences(logits[shown]), confidences(original[shown])
     listed = tuple(
-        Changed(index=int(i), name=samples.names[i] if i < len(samples.names) else str(i),
-                label=None if samples.labels is None else names[samples.labels[i]],
-                before=_name(names, before[i]), after=_name(names, found[i]),
-                before_confidence=float(was_sure[k]), after_confidence=float(sure[k]))
-        for k, i in enumerate(shown))
+        Changed(
+            index=int(i),
+            name=samples.names[i] if i < len(samples.names) else str(i),
+            label=None if samples.labels is None else names[samples.labels[i]],
+            before=_name(names, before[i]),
+            after=_name(names, found[i]),
+            before_confidence=float(was_sure[k]),
+            after_confidence=float(sure[k]),
+        )
+        for k, i in enumerate(shown)
+    )
     return {"changed": listed, "changed_total": len(rows)}
 
 
@@ -109,12 +126,15 @@ def _table(counts: Counter[tuple[int, int]], classes: int) -> tuple[tuple[int, .
 def _confused(counts: Counter[tuple[int, int]], names: Sequence[str]) -> tuple[Confused, ...]:
     wrong = [(count, pair) for pair, count in counts.items() if pair[0] != pair[1]]
     wrong.sort(key=lambda item: (-item[0], item[1]))
-    return tuple(Confused(label=names[label], answer=names[answer], count=count)
-                 for count, (label, answer) in wrong[:CONFUSED_PAIRS])
+    return tuple(
+        Confused(label=names[label], answer=names[answer], count=count)
+        for count, (label, answer) in wrong[:CONFUSED_PAIRS]
+    )
 
 
-def _per_class(found: np.ndarray, before: np.ndarray | None, labels: np.ndarray,
-               names: Sequence[str]) -> tuple[ClassRow, ...]:
+def _per_class(
+    found: np.ndarray, before: np.ndarray | None, labels: np.ndarray, names: Sequence[str]
+) -> tuple[ClassRow, ...]:
     rows = []
     for label in np.unique(labels):
         mine = labels == label

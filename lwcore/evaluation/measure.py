@@ -29,8 +29,15 @@ if TYPE_CHECKING:
 LATENCY_SHARE, LATENCY_LEAST, LATENCY_MOST = 0.15, 0.1, 0.4
 
 
-def evaluate(model: Model, samples: SampleSet, against: Model | None = None, progress: Progress = silent,
-             threads: int | None = None, latency: bool = True, reference: Reference | None = None) -> Evaluation:
+def evaluate(
+    model: Model,
+    samples: SampleSet,
+    against: Model | None = None,
+    progress: Progress = silent,
+    threads: int | None = None,
+    latency: bool = True,
+    reference: Reference | None = None,
+) -> Evaluation:
     """Measure a model on samples, and against the original it was made from.
 
     Args:
@@ -68,19 +75,28 @@ def evaluate(model: Model, samples: SampleSet, against: Model | None = None, pro
             fields |= _latency([_one_run(m, r, samples) for m, r in pairs], box)
         fields |= _sizes(model, packed)
     progress(1.0, "Measured")
-    return Evaluation(n=len(samples), threads=threads, latency_batch=runtime.batch_size(runner, 1), notes=_notes(after),
-                      seconds=time.perf_counter() - started, **fields)
+    return Evaluation(
+        n=len(samples),
+        threads=threads,
+        latency_batch=runtime.batch_size(runner, 1),
+        notes=_notes(after),
+        seconds=time.perf_counter() - started,
+        **fields,
+    )
 
 
 def _share(progress: Progress, message: str) -> Callable[[float], None]:
     return lambda share: progress(share, message)
 
 
-def _compared(after: np.ndarray, before: np.ndarray | None, samples: SampleSet,
-              classes: tuple[str, ...]) -> dict[str, Any]:
+def _compared(
+    after: np.ndarray, before: np.ndarray | None, samples: SampleSet, classes: tuple[str, ...]
+) -> dict[str, Any]:
     if before is not None and before.shape != after.shape:
-        raise EvaluationError(f"Expected two models with the same classes, found {before.shape[1]} and "
-                              f"{after.shape[1]} outputs. Compare a model with the one it was made from.")
+        raise EvaluationError(
+            f"Expected two models with the same classes, found {before.shape[1]} and "
+            f"{after.shape[1]} outputs. Compare a model with the one it was made from."
+        )
     names = accuracy.class_names(classes, after.shape[1])
     labels = accuracy.check_labels(samples, after.shape[1])
     found = accuracy.answers(after)
@@ -99,15 +115,20 @@ def _notes(after: np.ndarray) -> tuple[str, ...]:
     lost = int(np.isnan(after).any(axis=1).sum())
     if not lost:
         return ()
-    return (f"{lost} of {len(after)} answers are not numbers: the values inside the model left the range of its number "
-            "format. They count as wrong.",)
+    return (
+        f"{lost} of {len(after)} answers are not numbers: the values inside the model left the range of its number "
+        "format. They count as wrong.",
+    )
 
 
 def _latency(runs: list[Callable[[], object]], seconds: float) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for prefix, found in zip(("latency", "reference_latency"), take_turns(runs, seconds), strict=False):
-        fields |= {f"{prefix}_ms": found.median_ms, f"{prefix}_low_ms": found.low_ms,
-                   f"{prefix}_high_ms": found.high_ms}
+        fields |= {
+            f"{prefix}_ms": found.median_ms,
+            f"{prefix}_low_ms": found.low_ms,
+            f"{prefix}_high_ms": found.high_ms,
+        }
     return fields
 
 
@@ -125,5 +146,9 @@ def _gzipped(model: Model, against: Model | None) -> dict[str, int]:
 
 def _sizes(model: Model, packed: Future[dict[str, int]]) -> dict[str, Any]:
     total = cost(model)
-    return {"size_bytes": model.size_bytes, "params": total.params, "macs": total.macs,
-            "nonzeros": sizes.nonzeros(model)} | packed.result()
+    return {
+        "size_bytes": model.size_bytes,
+        "params": total.params,
+        "macs": total.macs,
+        "nonzeros": sizes.nonzeros(model),
+    } | packed.result()

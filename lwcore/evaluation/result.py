@@ -139,9 +139,12 @@ def _lines(found: Evaluation) -> list[tuple[str, str]]:
         lines.append(("latency", f"{spread} a run of {found.latency_batch}, {found.threads} threads"))
     if found.reference_latency_ms is not None:
         lines.append(("original's", _spread(found, "reference_latency")))
-    return [*lines, ("file", f"{units.size(found.size_bytes)} ({units.size(found.gzip_bytes)} gzipped)"),
-            ("parameters", f"{units.count(found.params)} ({units.count(found.nonzeros)} not zero)"),
-            ("MACs", units.count(found.macs))]
+    return [
+        *lines,
+        ("file", f"{units.size(found.size_bytes)} ({units.size(found.gzip_bytes)} gzipped)"),
+        ("parameters", f"{units.count(found.params)} ({units.count(found.nonzeros)} not zero)"),
+        ("MACs", units.count(found.macs)),
+    ]
 
 
 def _spread(found: Evaluation, field: str) -> str:

@@ -46,7 +46,7 @@ class SampleSet:
 
     def inputs(self, spec: InputSpec, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Samples `start:stop` as the model reads them: float32, (n, C, H, W) or (n, H, W, C) by `spec.layout`."""
-        scaled = self.pixels[start:stop].astype(np.float32) / 255.0
+        scaled: np.ndarray = self.pixels[start:stop].astype(np.float32) / 255.0
         scaled = (scaled - np.asarray(spec.mean, np.float32)) / np.asarray(spec.std, np.float32)
         return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2)) if spec.layout == "NCHW" else scaled
 

@@ -139,9 +139,13 @@ def _read(entries: list[_Entry], card: Card, name: str, progress: Progress) -> S
         reason = f" The first: {skipped[0]}." if skipped else ""
         raise SampleError(f"Expected JPEG, PNG, WebP, BMP or GIF pictures, found none that can be read.{reason}")
     kept = [chosen[i] for i in good]
-    return SampleSet(name=name, pixels=pixels, names=tuple(_display(entries[i].path) for i in kept),
-                     labels=None if labels is None else np.array([labels[i] for i in kept], np.int64),
-                     notes=(*notes, *_skipped_notes(skipped)))
+    return SampleSet(
+        name=name,
+        pixels=pixels,
+        names=tuple(_display(entries[i].path) for i in kept),
+        labels=None if labels is None else np.array([labels[i] for i in kept], np.int64),
+        notes=(*notes, *_skipped_notes(skipped)),
+    )
 
 
 def _affordable(count: int, card: Card) -> list[int]:

@@ -66,8 +66,10 @@ def load(ref: str | Path, target: Target, limit: int | None = None) -> SampleSet
     elif path.is_file():
         samples = read_zip(path.read_bytes(), as_card(target), name=path.stem)
     else:
-        raise SampleError(f"Expected a sample set ({', '.join(SETS)}), or the path of a folder or zip of pictures; "
-                          f"found {str(ref)!r}, which is none of them.")
+        raise SampleError(
+            f"Expected a sample set ({', '.join(SETS)}), or the path of a folder or zip of pictures; "
+            f"found {str(ref)!r}, which is none of them."
+        )
     return samples if limit is None else samples.take(limit)
 
 
@@ -100,8 +102,9 @@ def _fashion(name: str, title: str) -> Callable[[Card], SampleSet]:
         fits = len(card.classes) in (0, FASHION_CLASSES)
         notes = () if fits else ("The labels of Fashion-MNIST are not classes of this model, so they are not used.",)
         names = tuple(f"{name} {i}" for i in range(len(pixels)))
-        return SampleSet(name=title, pixels=fit_all(pixels, card.input), labels=labels if fits else None, names=names,
-                         notes=notes)
+        return SampleSet(
+            name=title, pixels=fit_all(pixels, card.input), labels=labels if fits else None, names=names, notes=notes
+        )
 
     return load_fashion
 
@@ -115,13 +118,33 @@ def _photos(card: Card) -> SampleSet:
     return SampleSet(name="Five photographs", pixels=pixels, names=tuple(e["title"] for e in entries))
 
 
-SETS.add("fashion-test", SetEntry(
-    title="Fashion-MNIST, test pictures", n=2000, labelled=True, load=_fashion("fashion-test", "Fashion-MNIST test"),
-    description="2,000 of the 10,000 test pictures, 200 a class: what accuracy is measured on."))
-SETS.add("fashion-calibration", SetEntry(
-    title="Fashion-MNIST, calibration pictures", n=1024, labelled=True,
-    load=_fashion("fashion-calibration", "Fashion-MNIST calibration"),
-    description="1,024 training pictures, none of them in the test set: what re-fitting and int8 ranges look at."))
-SETS.add("photos", SetEntry(
-    title="Five photographs", n=5, labelled=False, load=_photos,
-    description="A cat, a coffee, a camera, a rocket, an astronaut; unlabelled, for agreement with the original."))
+SETS.add(
+    "fashion-test",
+    SetEntry(
+        title="Fashion-MNIST, test pictures",
+        n=2000,
+        labelled=True,
+        load=_fashion("fashion-test", "Fashion-MNIST test"),
+        description="2,000 of the 10,000 test pictures, 200 a class: what accuracy is measured on.",
+    ),
+)
+SETS.add(
+    "fashion-calibration",
+    SetEntry(
+        title="Fashion-MNIST, calibration pictures",
+        n=1024,
+        labelled=True,
+        load=_fashion("fashion-calibration", "Fashion-MNIST calibration"),
+        description="1,024 training pictures, none of them in the test set: what re-fitting and int8 ranges look at.",
+    ),
+)
+SETS.add(
+    "photos",
+    SetEntry(
+        title="Five photographs",
+        n=5,
+        labelled=False,
+        load=_photos,
+        description="A cat, a coffee, a camera, a rocket, an astronaut; unlabelled, for agreement with the original.",
+    ),
+)

@@ -25,8 +25,10 @@ def label_folders(paths: Sequence[PurePosixPath], classes: Sequence[str]) -> tup
     if not index and not classes and len(folders) > 1:
         index = {folder: i for i, folder in enumerate(folders)}
         pairs = ", ".join(f"{folder} = {i}" for folder, i in list(index.items())[:_NAMED])
-        notes.append(f"The model's class names are unknown, so folders were counted in alphabetical order: {pairs}"
-                     f"{' …' if len(index) > _NAMED else ''}.")
+        notes.append(
+            f"The model's class names are unknown, so folders were counted in alphabetical order: {pairs}"
+            f"{' …' if len(index) > _NAMED else ''}."
+        )
     if not index:
         if len(folders) > 1:
             notes.append(f"No folder has the name of a class ({_some(folders)}), so the pictures count as unlabelled.")

@@ -60,7 +60,7 @@ class Sensitivity:
 
 
 def measure_sensitivity(model: Model, samples: SampleSet, progress: Progress = silent) -> Sensitivity:
-    """Slim each group alone by each of `AMOUNTS`, with one-shot compensation, and measure what it does to the outputs."""
+    """Slim each group alone by each of `AMOUNTS`, with one-shot compensation, and measure how far the outputs move."""
     dense, coupling = Graph.view(model), couple(model)
     moments = gather_moments(model, samples)
     batches = list(feed(dense, samples.take(SAMPLES), model.card.input))
@@ -120,16 +120,21 @@ def share_out(model: Model, budget: Budget, align: int, sensitivity: Sensitivity
             continue
         trial = _moved(stops, position, 1)
         after = left(trial)
-        rate = max(_harm(choices[position], trial[position], sensitivity)
-                   - _harm(choices[position], stops[position], sensitivity), 1e-9) / max(now - after, 1)
+        rate = max(
+            _harm(choices[position], trial[position], sensitivity)
+            - _harm(choices[position], stops[position], sensitivity),
+            1e-9,
+        ) / max(now - after, 1)
         if seen != sum(stops) and queue and rate > queue[0][0]:
             heapq.heappush(queue, (rate, position, sum(stops)))
             continue
         stops, now = trial, after
         heapq.heappush(queue, (rate, position, -1))
     if now > limit:
-        raise SlimError(f"budget.keep: expected a share that can be reached, found {budget.keep:g}; with every group at its "
-                        f"smallest, {now / left([0] * len(choices)):.2f} of the {budget.of} are left.")
+        raise SlimError(
+            f"budget.keep: expected a share that can be reached, found {budget.keep:g}; with every group at its "
+            f"smallest, {now / left([0] * len(choices)):.2f} of the {budget.of} are left."
+        )
     for position in sorted(range(len(choices)), key=lambda p: -_harm(choices[p], stops[p], sensitivity)):
         while stops[position] and left(_moved(stops, position, -1)) <= limit:
             stops = _moved(stops, position, -1)

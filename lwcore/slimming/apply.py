@@ -46,12 +46,22 @@ class Slimmed:
 
     def to_json(self) -> dict[str, Any]:
         """Costs, seconds and notes as plain data (the model itself is bytes)."""
-        return {"before": self.before.to_json(), "after": self.after.to_json(), "seconds": self.seconds,
-                "notes": list(self.notes), "recipe": self.recipe.to_json()}
+        return {
+            "before": self.before.to_json(),
+            "after": self.after.to_json(),
+            "seconds": self.seconds,
+            "notes": list(self.notes),
+            "recipe": self.recipe.to_json(),
+        }
 
 
-def apply(model: Model, recipe: Recipe, samples: SampleSet | None = None, sensitivity: Sensitivity | None = None,
-          progress: Progress = silent) -> Slimmed:
+def apply(
+    model: Model,
+    recipe: Recipe,
+    samples: SampleSet | None = None,
+    sensitivity: Sensitivity | None = None,
+    progress: Progress = silent,
+) -> Slimmed:
     """Carry out a recipe. The same model, recipe and samples give the same bytes on every run.
 
     Args:
@@ -73,16 +83,25 @@ def apply(model: Model, recipe: Recipe, samples: SampleSet | None = None, sensit
         current, said = _step(current, step, samples, recipe.seed, sensitivity if current is model else None, share)
         current = _checked(current, step.kind)
         notes += said
-    return Slimmed(model=current, recipe=recipe, before=cost(model), after=cost(current), notes=tuple(dict.fromkeys(notes)),
-                   seconds=time.perf_counter() - start)
+    return Slimmed(
+        model=current,
+        recipe=recipe,
+        before=cost(model),
+        after=cost(current),
+        notes=tuple(dict.fromkeys(notes)),
+        seconds=time.perf_counter() - start,
+    )
 
 
-def _step(model: Model, step: Step, samples: SampleSet | None, seed: int, sensitivity: Sensitivity | None,
-          progress: Progress) -> tuple[Model, list[str]]:
+def _step(
+    model: Model, step: Step, samples: SampleSet | None, seed: int, sensitivity: Sensitivity | None, progress: Progress
+) -> tuple[Model, list[str]]:
     if isinstance(step, Channels):
         if step.budget is not None and sensitivity is None:
             if samples is None:
-                raise SlimError("Sharing out a budget measures sensitivity on calibration samples; give some, or set amounts.")
+                raise SlimError(
+                    "Sharing out a budget measures sensitivity on calibration samples; give some, or set amounts."
+                )
             sensitivity = measure_sensitivity(model, samples, part(progress, 0.0, 0.7))
             progress = part(progress, 0.7, 1.0)
         counts = removals(model, step, sensitivity)
@@ -109,8 +128,12 @@ def _checked(model: Model, step: str) -> Model:
         kind = onnx.helper.tensor_dtype_to_np_dtype(graph.types[name])
         result = run(session(model.data), np.zeros(graph.shape(name), kind))[0]
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ModelError) as error:
-        raise ModelError(f"Step {step!r} gave a file that does not run; this is a fault of ours, please report it: "
-                         f"{str(error)[:300]}") from None
+        raise ModelError(
+            f"Step {step!r} gave a file that does not run; this is a fault of ours, please report it: "
+            f"{str(error)[:300]}"
+        ) from None
     if tuple(result.shape) != graph.shape(graph.outputs[0]):
-        raise ModelError(f"Step {step!r}: expected an output of shape {graph.shape(graph.outputs[0])}, found {result.shape}.")
+        raise ModelError(
+            f"Step {step!r}: expected an output of shape {graph.shape(graph.outputs[0])}, found {result.shape}."
+        )
     return model

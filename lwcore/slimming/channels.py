@@ -33,16 +33,19 @@ def removals(model: Model, step: Channels, sensitivity: Sensitivity | None = Non
     coupling = couple(model)
     unknown = [name for name in step.groups if coupling.group(name) is None]
     if unknown:
-        raise SlimError(f"groups.{unknown[0]}: expected a group of this model, found none of that name; "
-                        "`python -m lwcore groups MODEL` lists them.")
+        raise SlimError(
+            f"groups.{unknown[0]}: expected a group of this model, found none of that name; "
+            "`python -m lwcore groups MODEL` lists them."
+        )
     exact = {group.name: portion(group, step.amount) for group in coupling.groups}
     if step.budget is not None and sensitivity is not None:
         counts = share_out(model, step.budget, step.align, sensitivity)
     elif step.align == 1 or not any(exact.values()):
         counts = exact
     else:
-        counts = uniform(levers(coupling, step.align), step.amount, lambda c: price(model, c).macs,
-                         price(model, exact).macs)
+        counts = uniform(
+            levers(coupling, step.align), step.amount, lambda c: price(model, c).macs, price(model, exact).macs
+        )
     by_hand = {name: portion(group, amount) for name, amount in step.groups.items() if (group := coupling.group(name))}
     return counts | by_hand
 
@@ -62,8 +65,14 @@ def keep_best(coupling: Coupling, counts: Mapping[str, int], evidence: Evidence,
     return keep
 
 
-def prune(model: Model, step: Channels, counts: Mapping[str, int], samples: SampleSet | None, seed: int,
-          progress: Progress = silent) -> tuple[Graph, list[str]]:
+def prune(
+    model: Model,
+    step: Channels,
+    counts: Mapping[str, int],
+    samples: SampleSet | None,
+    seed: int,
+    progress: Progress = silent,
+) -> tuple[Graph, list[str]]:
     """The slimmed graph and notes.
 
     Args:
@@ -76,8 +85,10 @@ def prune(model: Model, step: Channels, counts: Mapping[str, int], samples: Samp
     dense, coupling = Graph.of(model), couple(model)
     needs = CRITERIA[step.criterion].needs_samples or step.compensate != "none"
     if needs and samples is None:
-        raise SlimError(f"Criterion {step.criterion!r} with compensation {step.compensate!r} needs calibration samples; "
-                        "give some, or use criterion 'l2' and compensation 'none'.")
+        raise SlimError(
+            f"Criterion {step.criterion!r} with compensation {step.compensate!r} needs calibration samples; "
+            "give some, or use criterion 'l2' and compensation 'none'."
+        )
     wants_moments = CRITERIA[step.criterion].needs_samples or step.compensate == "one-shot"
     stats = gather_moments(model, samples) if wants_moments and samples is not None else {}
     evidence = Evidence(dense, coupling, stats, np.random.default_rng(seed))

@@ -1,12 +1,12 @@
 """Compensation without training: re-fit every layer that lost inputs, in closed form, from unlabelled samples.
 
-After the channels K to keep are chosen, a linear consumer y = W x + b is re-fitted so that it gives from the channels left
-what it gave from all of them. With x the channels of the dense model and x̂ those of the slimmed one,
-`B = Cov(x, x̂) (Cov(x̂, x̂) + λI)⁻¹`, `W' = W B` at every kernel position, and the means' residual goes into the bias.
+After the channels K to keep are chosen, a linear consumer y = W x + b is re-fitted so that it gives from the channels
+left what it gave from all of them. With x the channels of the dense model and x̂ those of the slimmed one, `B =
+Cov(x, x̂) (Cov(x̂, x̂) + λI)⁻¹`, `W' = W B` at every kernel position, and the means' residual goes into the bias.
 
-*One-shot* takes x̂ = x[K], so the dense model's statistics serve every amount. *Sequential* carries the activations of both
-models through the graph level by level, so that each layer also corrects what the layers before it got wrong; it costs
-about two forward passes. Sources: ThiNet (ICCV 2017), GRAIL (arXiv 2602.23795), OSSCAR (ICML 2024).
+*One-shot* takes x̂ = x[K], so the dense model's statistics serve every amount. *Sequential* carries the activations
+of both models through the graph level by level, so that each layer also corrects what the layers before it got wrong;
+it costs about two forward passes. Sources: ThiNet (ICCV 2017), GRAIL (arXiv 2602.23795), OSSCAR (ICML 2024).
 """
 
 from __future__ import annotations
@@ -98,9 +98,14 @@ class Cut:
 
     def refittable(self) -> list[Consumer]:
         """Linear consumers whose weight is whole (one group) and read only once."""
-        return [c for c in self.coupling.consumers
-                if c.groups == 1 and self.dense.nodes[c.node].op_type in _LINEAR and c.constant in self.full
-                and len(self.readers[self.full.base(c.constant)]) == 1]
+        return [
+            c
+            for c in self.coupling.consumers
+            if c.groups == 1
+            and self.dense.nodes[c.node].op_type in _LINEAR
+            and c.constant in self.full
+            and len(self.readers[self.full.base(c.constant)]) == 1
+        ]
 
 
 def one_shot(cut: Cut, known: Mapping[str, Moments]) -> None:
@@ -108,7 +113,11 @@ def one_shot(cut: Cut, known: Mapping[str, Moments]) -> None:
     for consumer in cut.refittable():
         if cut.lost(consumer):
             stats, kept = known[consumer.tensor], cut.keep[consumer.ids][:: run_length(cut.dense, consumer)]
-            _refit(cut, consumer, Fit(stats.gram[:, kept], stats.gram[np.ix_(kept, kept)], stats.mean, stats.mean[kept], kept))
+            _refit(
+                cut,
+                consumer,
+                Fit(stats.gram[:, kept], stats.gram[np.ix_(kept, kept)], stats.mean, stats.mean[kept], kept),
+            )
 
 
 def run_length(graph: Graph, consumer: Consumer) -> int:
@@ -134,8 +143,10 @@ def _refit(cut: Cut, consumer: Consumer, fit: Fit) -> None:
     if run > 1:
         fitted = np.swapaxes(fitted, -1, -2).reshape(*fitted.shape[:-2], -1)
     if not np.isfinite(fitted).all():
-        raise SlimError(f"Layer {slim.nodes[consumer.node].name!r} could not be re-fitted: expected finite values on the "
-                        "calibration samples, found others. Use other samples or compensate 'none'.")
+        raise SlimError(
+            f"Layer {slim.nodes[consumer.node].name!r} could not be re-fitted: expected finite values on the "
+            "calibration samples, found others. Use other samples or compensate 'none'."
+        )
     bias = cut.small.read(home[0]) if home is not None else np.zeros(0)
     growth = cut.small.write(consumer.constant, np.moveaxis(fitted, -1, consumer.axis))
     if home is not None:
@@ -194,8 +205,11 @@ def gather_moments(model: Model, samples: SampleSet) -> dict[str, Moments]:
     if key not in _MOMENTS:
         graph = Graph.view(model)
         count = min(len(samples), CALIBRATION)
-        vectors = {c.tensor: partial(channel_vectors, graph, c, samples=count) for c in couple(model).consumers
-                   if c.groups == 1}
+        vectors = {
+            c.tensor: partial(channel_vectors, graph, c, samples=count)
+            for c in couple(model).consumers
+            if c.groups == 1
+        }
         while len(_MOMENTS) >= 4:
             _MOMENTS.pop(next(iter(_MOMENTS)))
         _MOMENTS[key] = moments(graph, feed(graph, samples.take(count), model.card.input), vectors)
@@ -249,7 +263,9 @@ def _levels(graph: Graph, marked: set[int]) -> tuple[list[int], int]:
         depth.update((name, level) for name in node.output)
     readers = graph.consumers()
     for index, node in enumerate(graph.nodes):
-        if all(name in graph.constants for name in reads(node)):  # dequantizes a weight: after the re-fit, with its reader
+        if all(
+            name in graph.constants for name in reads(node)
+        ):  # dequantizes a weight: after the re-fit, with its reader
             levels[index] = min((levels[i] for name in node.output for i in readers.get(name, ())), default=0)
     return levels, max(levels[i] for i in marked)
 
@@ -295,8 +311,13 @@ def _measured(cut: Cut, consumer: Consumer, dense: Chunks, slim: Chunks) -> Fit:
         slim_sum = slim_sum + y.sum(axis=1, dtype=np.float64)
         count += x.shape[1]
     kept = cut.keep[consumer.ids][:: run_length(cut.dense, consumer)]
-    return Fit(np.asarray(cross) / count, np.asarray(inner) / count, np.asarray(dense_sum) / count,
-               np.asarray(slim_sum) / count, kept)
+    return Fit(
+        np.asarray(cross) / count,
+        np.asarray(inner) / count,
+        np.asarray(dense_sum) / count,
+        np.asarray(slim_sum) / count,
+        kept,
+    )
 
 
 def channel_vectors(graph: Graph, consumer: Consumer, array: np.ndarray, samples: int) -> np.ndarray:

@@ -12,13 +12,21 @@ from lwcore.graph import Graph
 from lwcore.model import Model
 from lwcore.recipe import Connections
 
-NOTE = ("Zeros alone make neither the file smaller nor the run faster: the same numbers are stored and multiplied. "
-        "Only the gzipped download shrinks.")
+NOTE = (
+    "Zeros alone make neither the file smaller nor the run faster: the same numbers are stored and multiplied. "
+    "Only the gzipped download shrinks."
+)
 
 # Positions of the weight among the inputs of the operators that have connections; norms and biases have none.
 _WEIGHTS: Mapping[str, int] = {
-    "Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1, "ConvInteger": 1, "MatMulInteger": 1,
-    "QLinearConv": 3, "QLinearMatMul": 3,
+    "Conv": 1,
+    "ConvTranspose": 1,
+    "Gemm": 1,
+    "MatMul": 1,
+    "ConvInteger": 1,
+    "MatMulInteger": 1,
+    "QLinearConv": 3,
+    "QLinearMatMul": 3,
 }
 
 
@@ -75,6 +83,6 @@ def _zero_smallest(graph: Graph, members: Sequence[Stored], amount: float) -> No
     start = 0
     for weight in members:
         array = weight.array
-        mask = chosen[start:start + array.size].reshape(array.shape)
+        mask = chosen[start : start + array.size].reshape(array.shape)
         start += array.size
         graph.set_constant(weight.name, np.where(mask, weight.zero.astype(array.dtype), array))

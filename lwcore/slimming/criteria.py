@@ -1,4 +1,4 @@
-"""Criteria: which channels of a group matter least. Each is one function from a group to a score a channel (high = keep)."""
+"""Criteria: which channels of a group matter least; each is a function from a group to a score a channel."""
 
 from __future__ import annotations
 
@@ -130,23 +130,49 @@ def _random(evidence: Evidence, group: Group) -> np.ndarray:
 
 
 for _criterion in (
-    Criterion(name="l2", title="L2 norm", score=_norm(2),
-              description="Removes the filters with the smallest weights (sum of squares).",
-              reference="Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017"),
-    Criterion(name="l1", title="L1 norm", score=_norm(1),
-              description="Removes the filters with the smallest weights (sum of magnitudes).",
-              reference="Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017"),
-    Criterion(name="geometric-median", title="Geometric median", score=_geometric_median,
-              description="Removes the filters that are most like the others, so that the others can stand in for them.",
-              reference="He et al., Filter Pruning via Geometric Median, CVPR 2019"),
-    Criterion(name="energy", title="Activation energy", score=_energy, needs_samples=True,
-              description="Removes the channels whose signal contributes least to the next layers on real samples.",
-              reference="Luo et al., ThiNet, ICCV 2017; Sun et al., Wanda, ICLR 2024"),
-    Criterion(name="gram", title="What cannot be rebuilt (Gram)", score=_gram, needs_samples=True,
-              description="Removes the channels that the remaining ones can best rebuild on real samples.",
-              reference="Frantar and Alistarh, Optimal Brain Compression, NeurIPS 2022"),
-    Criterion(name="random", title="Random", score=_random,
-              description="Removes channels by lot: the control that every other criterion must beat.",
-              reference="control arm"),
+    Criterion(
+        name="l2",
+        title="L2 norm",
+        score=_norm(2),
+        description="Removes the filters with the smallest weights (sum of squares).",
+        reference="Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017",
+    ),
+    Criterion(
+        name="l1",
+        title="L1 norm",
+        score=_norm(1),
+        description="Removes the filters with the smallest weights (sum of magnitudes).",
+        reference="Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017",
+    ),
+    Criterion(
+        name="geometric-median",
+        title="Geometric median",
+        score=_geometric_median,
+        description="Removes the filters that are most like the others, so that the others can stand in for them.",
+        reference="He et al., Filter Pruning via Geometric Median, CVPR 2019",
+    ),
+    Criterion(
+        name="energy",
+        title="Activation energy",
+        score=_energy,
+        needs_samples=True,
+        description="Removes the channels whose signal contributes least to the next layers on real samples.",
+        reference="Luo et al., ThiNet, ICCV 2017; Sun et al., Wanda, ICLR 2024",
+    ),
+    Criterion(
+        name="gram",
+        title="What cannot be rebuilt (Gram)",
+        score=_gram,
+        needs_samples=True,
+        description="Removes the channels that the remaining ones can best rebuild on real samples.",
+        reference="Frantar and Alistarh, Optimal Brain Compression, NeurIPS 2022",
+    ),
+    Criterion(
+        name="random",
+        title="Random",
+        score=_random,
+        description="Removes channels by lot: the control that every other criterion must beat.",
+        reference="control arm",
+    ),
 ):
     CRITERIA.add(_criterion.name, _criterion)

@@ -29,8 +29,10 @@ def foldable(graph: Graph) -> list[tuple[int, int]]:
 
 def parameters_folded(graph: Graph, shapes: Mapping[str, Shape]) -> int:
     """How many parameters folding takes away under these shapes: scales and shifts, less the biases that it adds."""
-    return sum(math.prod(shapes[graph.nodes[norm].input[1]]) * (2 if _has_bias(graph.nodes[conv]) else 1)
-               for conv, norm in foldable(graph))
+    return sum(
+        math.prod(shapes[graph.nodes[norm].input[1]]) * (2 if _has_bias(graph.nodes[conv]) else 1)
+        for conv, norm in foldable(graph)
+    )
 
 
 def fold_batch_norms(graph: Graph) -> Graph:
@@ -47,8 +49,12 @@ def fold_batch_norms(graph: Graph) -> Graph:
 
 def _fits(graph: Graph, conv: NodeProto, norm: NodeProto) -> bool:
     constant = [*conv.input[1:], *norm.input[1:]]
-    return (conv.op_type == "Conv" and conv.output[0] not in graph.outputs and len([o for o in norm.output if o]) == 1
-            and all(name in graph.constants for name in constant if name))
+    return (
+        conv.op_type == "Conv"
+        and conv.output[0] not in graph.outputs
+        and len([o for o in norm.output if o]) == 1
+        and all(name in graph.constants for name in constant if name)
+    )
 
 
 def _has_bias(conv: NodeProto) -> bool:

@@ -1,9 +1,9 @@
 """Levels: the channel counts worth stopping at, and how one amount for all is brought onto them.
 
-Runtimes compute channels in blocks (eight for AVX2 and NEON, as in onnxruntime's NCHWc kernels). A layer with 29 channels is
-not a little faster than one with 32 but up to twice as slow, so a cut keeps whole blocks unless told otherwise. Groups that
-lie on one axis (a shuffled stage, a residual stream in two parts) must add up to whole blocks together: a *lever* moves them
-as one.
+Runtimes compute channels in blocks (eight for AVX2 and NEON, as in onnxruntime's NCHWc kernels). A layer with 29
+channels is not a little faster than one with 32 but up to twice as slow, so a cut keeps whole blocks unless told
+otherwise. Groups that lie on one axis (a shuffled stage, a residual stream in two parts) must add up to whole blocks
+together: a *lever* moves them as one.
 """
 
 from __future__ import annotations
@@ -42,15 +42,17 @@ def levers(coupling: Coupling, align: int) -> list[Lever]:
     if align == 1:
         return [Lever((group,), _single_steps(group)) for group in coupling.groups]
     places = _places(coupling)
-    return [Lever(groups, _aligned_steps(groups, [p for p in places if p.keys() & {g.name for g in groups}], align))
-            for groups in _families(coupling.groups, places)]
+    return [
+        Lever(groups, _aligned_steps(groups, [p for p in places if p.keys() & {g.name for g in groups}], align))
+        for groups in _families(coupling.groups, places)
+    ]
 
 
 def uniform(choices: Sequence[Lever], amount: float, macs: Callable[[Counts], int], target: int) -> Counts:
     """Bring one amount for all onto the levers' stops so that the MACs left come closest to `target`.
 
-    Every lever first stops short of the amount; then those that are nearest to their next stop move on, one by one, until
-    the model is as small as the amount asked for.
+    Every lever first stops short of the amount; then those that are nearest to their next stop move on, one by one,
+    until the model is as small as the amount asked for.
     """
     stops = [max(i for i in range(len(lever.stops)) if lever.share(i) <= amount + 1e-9) for lever in choices]
     counts = merged(choices, stops)
@@ -91,11 +93,16 @@ def _places(coupling: Coupling) -> list[Mapping[str, int]]:
     owner = np.full(coupling.units, -1)
     for number, group in enumerate(coupling.groups):
         owner[group.units] = number
-    found = []
+    found: list[Mapping[str, int]] = []
     for place in sorted(coupling.producers):
         numbers, times = np.unique(owner[coupling.cuts[place]], return_counts=True)
-        found.append({coupling.groups[n].name: int(t) // coupling.groups[n].channels
-                      for n, t in zip(numbers, times, strict=True) if n >= 0})
+        found.append(
+            {
+                coupling.groups[n].name: int(t) // coupling.groups[n].channels
+                for n, t in zip(numbers, times, strict=True)
+                if n >= 0
+            }
+        )
     return found
 
 

@@ -30,8 +30,17 @@ SAME_SPEED = 0.05  # a difference below this share is not worth a word
 ACCEPTED = 0.01  # share of other answers (one is always allowed) at which a variant is taken without trying the next
 BETTER = 0.01  # agreement that a slower variant must add to be preferred
 
-_INT8_OPERATORS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger",
-                             "MatMulInteger", "QLinearConv", "QLinearMatMul"})
+_INT8_OPERATORS = frozenset(
+    {
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "DynamicQuantizeLinear",
+        "ConvInteger",
+        "MatMulInteger",
+        "QLinearConv",
+        "QLinearMatMul",
+    }
+)
 
 Result = tuple[Model, tuple[str, ...]]
 
@@ -60,11 +69,15 @@ def reduce_precision(model: Model, step: Precision, samples: SampleSet | None = 
 def _check_float32(model: Model) -> None:
     graph = Graph.view(model)
     if any(node.op_type in _INT8_OPERATORS for node in graph.nodes):
-        raise SlimError("Precision: expected a float32 model, found one whose weights are int8 already. Start from the "
-                        "original file to try another precision.")
+        raise SlimError(
+            "Precision: expected a float32 model, found one whose weights are int8 already. Start from the "
+            "original file to try another precision."
+        )
     if any(kind == TensorProto.FLOAT16 for kind in graph.types.values()):
-        raise SlimError("Precision: expected a float32 model, found one that is fp16 already. Start from the original "
-                        "file to try another precision.")
+        raise SlimError(
+            "Precision: expected a float32 model, found one that is fp16 already. Start from the original "
+            "file to try another precision."
+        )
 
 
 def _chosen(samples: SampleSet | None, count: int, seed: int) -> SampleSet | None:
@@ -90,10 +103,14 @@ def _fp16(model: Model, step: Precision, samples: SampleSet | None) -> tuple[byt
     except LwcoreError:
         raise
     except Exception as error:  # a foreign tool raises whatever it likes
-        raise SlimError(f"Precision fp16: expected a model that onnxruntime's tools can convert; they refused this one "
-                        f"({str(error)[:200]}). Choose another precision, or none.") from None
-    return data, ("fp16 halves the file. Most processors compute fp16 no faster than fp32 (they widen it first); "
-                  "graphics cards and phones do.",)
+        raise SlimError(
+            f"Precision fp16: expected a model that onnxruntime's tools can convert; they refused this one "
+            f"({str(error)[:200]}). Choose another precision, or none."
+        ) from None
+    return data, (
+        "fp16 halves the file. Most processors compute fp16 no faster than fp32 (they widen it first); "
+        "graphics cards and phones do.",
+    )
 
 
 def _int8_dynamic(model: Model, step: Precision, samples: SampleSet | None) -> tuple[bytes, tuple[str, ...]]:
@@ -105,8 +122,10 @@ def _int8_dynamic(model: Model, step: Precision, samples: SampleSet | None) -> t
 
 def _int8_static(model: Model, step: Precision, samples: SampleSet | None) -> tuple[bytes, tuple[str, ...]]:
     if samples is None or not len(samples):
-        raise SlimError("Precision int8-static: expected calibration samples, found none. Give samples, or choose fp16 "
-                        "or int8-dynamic, which need none.")
+        raise SlimError(
+            "Precision int8-static: expected calibration samples, found none. Give samples, or choose fp16 "
+            "or int8-dynamic, which need none."
+        )
     ready = prepared(model, STATIC_OPSET)
     ranges = activation_ranges(ready, samples, step.ranges)
     if step.variant != "auto":
@@ -114,8 +133,9 @@ def _int8_static(model: Model, step: Precision, samples: SampleSet | None) -> tu
     return _best_variant(ready, ranges, samples)
 
 
-def _best_variant(model: Model, ranges: Mapping[str, tuple[float, float]],
-                  samples: SampleSet) -> tuple[bytes, tuple[str, ...]]:
+def _best_variant(
+    model: Model, ranges: Mapping[str, tuple[float, float]], samples: SampleSet
+) -> tuple[bytes, tuple[str, ...]]:
     """The fastest variant on this processor that answers (almost) as the float32 model does."""
     wanted = _answers(model, model.data, samples)
     tried: dict[str, tuple[float, bytes]] = {}
@@ -130,8 +150,10 @@ def _best_variant(model: Model, ranges: Mapping[str, tuple[float, float]],
         if agreement > tried[best][0] + BETTER:
             best = name
     agreement, data = tried[best]
-    note = (f"Variant {best} was chosen for this processor; it gives the float32 answer on {100 * agreement:.1f} % of "
-            f"the {len(samples)} calibration samples.")
+    note = (
+        f"Variant {best} was chosen for this processor; it gives the float32 answer on {100 * agreement:.1f} % of "
+        f"the {len(samples)} calibration samples."
+    )
     return data, (note, *_saturation_notes(best))
 
 
@@ -143,8 +165,10 @@ def _answers(model: Model, data: bytes, samples: SampleSet) -> np.ndarray:
 def _saturation_notes(variant: str) -> tuple[str, ...]:
     if variant not in ("u8s8", "s8s8"):
         return ()
-    return (f"{variant} adds 8-bit products in 16 bits on x86 processors without VNNI, where large sums saturate and "
-            "give wrong answers; u8s8-reduced and u8u8 cannot.",)
+    return (
+        f"{variant} adds 8-bit products in 16 bits on x86 processors without VNNI, where large sums saturate and "
+        "give wrong answers; u8s8-reduced and u8u8 cannot.",
+    )
 
 
 def _speed_notes(model: Model, slimmed: Model, name: str) -> tuple[str, ...]:
@@ -155,8 +179,10 @@ def _speed_notes(model: Model, slimmed: Model, name: str) -> tuple[str, ...]:
     before, after = take_turns([_run(runner, array) for runner in runners], TIMING_SECONDS)
     ratio = after.median_ms / before.median_ms
     if ratio > 1 + SAME_SPEED:
-        return (f"On this processor {name} ran {ratio:.2f}× slower than the same model before this step "
-                f"({after.median_ms:.3g} ms against {before.median_ms:.3g} ms, {SETTINGS.threads} threads).",)
+        return (
+            f"On this processor {name} ran {ratio:.2f}× slower than the same model before this step "
+            f"({after.median_ms:.3g} ms against {before.median_ms:.3g} ms, {SETTINGS.threads} threads).",
+        )
     if ratio > 1 - SAME_SPEED:
         return (f"On this processor {name} ran no faster than the same model before this step.",)
     return ()
@@ -167,5 +193,7 @@ def _run(runner: Any, array: np.ndarray) -> Callable[[], object]:
 
 
 _FORMATS: Mapping[str, Callable[[Model, Precision, SampleSet | None], tuple[bytes, tuple[str, ...]]]] = {
-    "fp16": _fp16, "int8-dynamic": _int8_dynamic, "int8-static": _int8_static,
+    "fp16": _fp16,
+    "int8-dynamic": _int8_dynamic,
+    "int8-static": _int8_static,
 }

@@ -19,7 +19,8 @@ from lwcore.model import Model
 class Prices:
     """What pricing needs of a model, gathered once.
 
-    Units of one group sit in the same places, so the size of every place is linear in the counts: `size − times @ removed`.
+    Units of one group sit in the same places, so the size of every place is linear in the counts: `size − times @
+    removed`.
 
     Attributes:
         places: (tensor or constant, axis), one a row of `times`.
@@ -59,9 +60,17 @@ def price(model: Model, counts: Mapping[str, int], size_bytes: int = 0) -> Cost:
     shapes = prices.after(counts)
     stored = sum(math.prod(prices.shapes[n]) * item for n, item in prices.items.items())
     left = sum(math.prod(shapes[n]) * item for n, item in prices.items.items())
-    return Cost(params=sum(math.prod(shapes[n]) for n in prices.parameters),
-                macs=sum(macs(node, shapes) for node in prices.nodes),
-                weight_bytes=left, size_bytes=max(0, size_bytes - stored + left))
+    return Cost(
+        params=sum(math.prod(shapes[n]) for n in prices.parameters),
+        macs=sum(macs(node, shapes) for node in prices.nodes),
+        weight_bytes=left,
+        size_bytes=max(0, size_bytes - stored + left),
+    )
+
+
+def shapes_without(model: Model, counts: Mapping[str, int]) -> dict[str, Shape]:
+    """Shapes of the model's constants, and of the tensors its MACs depend on, after removing so many channels."""
+    return _prices(model).after(counts)
 
 
 @per_model(maxsize=24)
@@ -77,6 +86,12 @@ def _prices(model: Model) -> Prices:
     times = np.zeros((len(held), len(sizes)), dtype=np.int64)
     for row, (_, classes) in enumerate(held):
         times[row] = np.bincount(owner[classes], minlength=len(sizes) + 1)[:-1] // np.maximum(sizes, 1)
-    return Prices(groups=tuple(g.name for g in coupling.groups), places=tuple(place for place, _ in held), times=times,
-                  shapes={n: s for n, s in graph.shapes.items() if n in counted}, nodes=nodes,
-                  parameters=tuple(parameters(graph)), items={n: a.itemsize for n, a in graph.constants.items()})
+    return Prices(
+        groups=tuple(g.name for g in coupling.groups),
+        places=tuple(place for place, _ in held),
+        times=times,
+        shapes={n: s for n, s in graph.shapes.items() if n in counted},
+        nodes=nodes,
+        parameters=tuple(parameters(graph)),
+        items={n: a.itemsize for n, a in graph.constants.items()},
+    )

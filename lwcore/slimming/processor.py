@@ -105,8 +105,10 @@ def measure_variants() -> dict[str, float]:
     model, array = _small_network(), np.random.default_rng(1).standard_normal((1, 16, 28, 28)).astype(np.float32)
     ranges = {name: (-4.0, 4.0) for node in model.proto.graph.node for name in node.output} | {"x": (-4.0, 4.0)}
     runners = [runtime.session(quantize_static(model, ranges, name), threads=1) for name in VARIANTS]
-    taken = take_turns([lambda runner=runner: runtime.run(runner, array) for runner in runners],  # type: ignore[misc]
-                       TIMING_SECONDS)
+    taken = take_turns(
+        [lambda runner=runner: runtime.run(runner, array) for runner in runners],  # type: ignore[misc]
+        TIMING_SECONDS,
+    )
     return {name: latency.low_ms for name, latency in zip(VARIANTS, taken, strict=True)}
 
 
@@ -114,17 +116,28 @@ def _small_network() -> Model:
     """Two 3×3 convolutions, a depthwise and two 1×1, as in the networks people slim."""
     rng = np.random.default_rng(0)
     nodes, tensors, last = [], [], "x"
-    for index, (shape, groups) in enumerate((((64, 16, 3, 3), 1), ((64, 64, 3, 3), 1), ((128, 64, 1, 1), 1),
-                                             ((128, 1, 3, 3), 128), ((64, 128, 1, 1), 1))):
+    for index, (shape, groups) in enumerate(
+        (((64, 16, 3, 3), 1), ((64, 64, 3, 3), 1), ((128, 64, 1, 1), 1), ((128, 1, 3, 3), 128), ((64, 128, 1, 1), 1))
+    ):
         weight = rng.standard_normal(shape).astype(np.float32) / np.sqrt(np.prod(shape[1:]))
-        tensors += [numpy_helper.from_array(weight.astype(np.float32), f"w{index}"),
-                    numpy_helper.from_array(np.zeros(shape[0], np.float32), f"b{index}")]
-        nodes += [helper.make_node("Conv", [last, f"w{index}", f"b{index}"], [f"c{index}"], group=groups,
-                                   pads=[shape[2] // 2] * 4),
-                  helper.make_node("Relu", [f"c{index}"], [f"r{index}"])]
+        tensors += [
+            numpy_helper.from_array(weight.astype(np.float32), f"w{index}"),
+            numpy_helper.from_array(np.zeros(shape[0], np.float32), f"b{index}"),
+        ]
+        nodes += [
+            helper.make_node(
+                "Conv", [last, f"w{index}", f"b{index}"], [f"c{index}"], group=groups, pads=[shape[2] // 2] * 4
+            ),
+            helper.make_node("Relu", [f"c{index}"], [f"r{index}"]),
+        ]
         last = f"r{index}"
-    body = helper.make_graph(nodes, "speed", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 16, 28, 28])],
-                             [helper.make_tensor_value_info(last, TensorProto.FLOAT, [1, 64, 28, 28])], tensors)
+    body = helper.make_graph(
+        nodes,
+        "speed",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 16, 28, 28])],
+        [helper.make_tensor_value_info(last, TensorProto.FLOAT, [1, 64, 28, 28])],
+        tensors,
+    )
     proto = helper.make_model(body, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(proto)
     return Model(data=normalise(proto)[0], card=Card(name="speed"))

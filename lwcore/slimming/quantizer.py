@@ -61,10 +61,17 @@ def quantize_static(model: Model, ranges: Mapping[str, tuple[float, float]], var
     found = {name: (np.asarray(low, np.float32), np.asarray(high, np.float32)) for name, (low, high) in ranges.items()}
     with _quantizing("int8-static"):
         quantizer = QDQQuantizer(
-            _marked(model), per_channel=True, reduce_range=chosen.reduced,
-            weight_qType=getattr(QuantType, chosen.weights), activation_qType=getattr(QuantType, chosen.activations),
-            tensors_range=TensorsData(CalibrationMethod.MinMax, found), nodes_to_quantize=[], nodes_to_exclude=[],
-            op_types_to_quantize=sorted({*QLinearOpsRegistry, *QDQRegistry}), extra_options={})
+            _marked(model),
+            per_channel=True,
+            reduce_range=chosen.reduced,
+            weight_qType=getattr(QuantType, chosen.weights),
+            activation_qType=getattr(QuantType, chosen.activations),
+            tensors_range=TensorsData(CalibrationMethod.MinMax, found),
+            nodes_to_quantize=[],
+            nodes_to_exclude=[],
+            op_types_to_quantize=sorted({*QLinearOpsRegistry, *QDQRegistry}),
+            extra_options={},
+        )
         quantizer.quantize_model()
         return finished(quantizer.model)
 
@@ -83,9 +90,19 @@ def quantize_dynamic(model: Model) -> bytes:
 
     with _quantizing("int8-dynamic"):
         quantizer = ONNXQuantizer(
-            _marked(model), per_channel=False, reduce_range=False, mode=QuantizationMode.IntegerOps, static=False,
-            weight_qType=QuantType.QUInt8, activation_qType=QuantType.QUInt8, tensors_range=None, nodes_to_quantize=[],
-            nodes_to_exclude=[], op_types_to_quantize=["Conv", "MatMul"], extra_options={"MatMulConstBOnly": True})
+            _marked(model),
+            per_channel=False,
+            reduce_range=False,
+            mode=QuantizationMode.IntegerOps,
+            static=False,
+            weight_qType=QuantType.QUInt8,
+            activation_qType=QuantType.QUInt8,
+            tensors_range=None,
+            nodes_to_quantize=[],
+            nodes_to_exclude=[],
+            op_types_to_quantize=["Conv", "MatMul"],
+            extra_options={"MatMulConstBOnly": True},
+        )
         quantizer.quantize_model()
         return finished(quantizer.model)
 
@@ -138,7 +155,9 @@ def _quantizing(what: str) -> Iterator[None]:
         raise SlimError(f"Precision {what}: {error}") from None
     except Exception as error:  # a foreign tool raises whatever it likes
         text = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise SlimError(f"Precision {what}: expected a model that onnxruntime's tools can convert; they refused this "
-                        f"one ({text[:200]}). Choose another precision, or none.") from None
+        raise SlimError(
+            f"Precision {what}: expected a model that onnxruntime's tools can convert; they refused this "
+            f"one ({text[:200]}). Choose another precision, or none."
+        ) from None
     finally:
         root.setLevel(level)

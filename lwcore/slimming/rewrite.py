@@ -20,7 +20,7 @@ def shapes_after(graph: Graph, coupling: Coupling, keep: Keep) -> dict[str, Shap
     for name, axis, classes in coupling.places():
         size = int(np.count_nonzero(keep[classes]))
         if size != shapes[name][axis]:
-            shapes[name] = (*shapes[name][:axis], size, *shapes[name][axis + 1:])
+            shapes[name] = (*shapes[name][:axis], size, *shapes[name][axis + 1 :])
     return shapes
 
 
@@ -44,7 +44,7 @@ def cut(graph: Graph, coupling: Coupling, keep: Keep) -> Graph:
 
 
 def keep_any(coupling: Coupling, counts: Mapping[str, int]) -> Keep:
-    """A keep-mask with the right numbers but arbitrary channels: units of one group cost the same, so prices are exact."""
+    """A keep-mask with the right numbers but arbitrary channels: units of one group cost the same."""
     keep = np.ones(coupling.units, dtype=bool)
     for group in coupling.groups:
         keep[group.units[: counts[group.name]]] = False
@@ -152,5 +152,11 @@ def _sizes_at(position: int) -> Fix:
     return fix
 
 
-_FIXES: Mapping[str, Fix] = {"Reshape": _reshape, "Split": _split, "Slice": _slice, "Gather": _gather,
-                             "Expand": _sizes_at(1), "Resize": _sizes_at(3)}
+_FIXES: Mapping[str, Fix] = {
+    "Reshape": _reshape,
+    "Split": _split,
+    "Slice": _slice,
+    "Gather": _gather,
+    "Expand": _sizes_at(1),
+    "Resize": _sizes_at(3),
+}

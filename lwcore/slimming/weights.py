@@ -1,4 +1,4 @@
-"""Weights as floats, however a file stores them: read what a quantizer's integers stand for, write floats back the same way."""
+"""Weights as floats, however a file stores them: read what integers stand for, write floats back the same way."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ class Weights:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self._from = {node.output[0]: node for node in graph.nodes
-                      if node.op_type == "DequantizeLinear" and node.input[0] in graph.constants}
+        self._from = {
+            node.output[0]: node
+            for node in graph.nodes
+            if node.op_type == "DequantizeLinear" and node.input[0] in graph.constants
+        }
 
         self._results = {node.input[0]: result for result, node in self._from.items()}
 
@@ -31,10 +34,10 @@ class Weights:
     def read(self, name: str) -> np.ndarray:
         """The weight as float64."""
         if name not in self._from:
-            return self.graph.constants[name].astype(np.float64)
+            return np.asarray(self.graph.constants[name], dtype=np.float64)
         scale, zero, _ = self._parts(self._from[name])
         stored = self.graph.constants[self._from[name].input[0]].astype(np.float64)
-        return (stored - zero) * scale
+        return np.asarray((stored - zero) * scale)
 
     def read_base(self, initializer: str) -> np.ndarray:
         """The weight behind an initializer as float64, whether operators read it directly or through a dequantizer."""
@@ -75,7 +78,9 @@ class Weights:
         scale, zero, _ = self._parts(node)
         kind = self.graph.constants[node.input[0]].dtype
         limits = np.iinfo(kind)
-        self.graph.constants[node.input[0]] = np.clip(np.round(values / scale + zero), limits.min, limits.max).astype(kind)
+        self.graph.constants[node.input[0]] = np.clip(np.round(values / scale + zero), limits.min, limits.max).astype(
+            kind
+        )
 
     def _scale(self, node: NodeProto, scale: np.ndarray) -> None:
         old = self.graph.constants[node.input[1]]

@@ -36,8 +36,10 @@ def load(ref: str | Path, card: Card | None = None) -> Model:
     elif Path(text).is_file():
         model = _load_file(Path(text))
     else:
-        raise ModelError(f"Expected a built-in model ({', '.join(builtin.ids())}), a path to an .onnx file or "
-                         f"torchvision:NAME; found {text!r}, which is none of them.")
+        raise ModelError(
+            f"Expected a built-in model ({', '.join(builtin.ids())}), a path to an .onnx file or "
+            f"torchvision:NAME; found {text!r}, which is none of them."
+        )
     return model if card is None else Model(data=model.data, card=card, notes=model.notes)
 
 
@@ -48,7 +50,8 @@ def _load_file(path: Path) -> Model:
     beside = path.with_suffix(".json")
     if not beside.is_file():
         return model
-    return Model(data=model.data, card=read_card(beside, model.card), notes=model.notes)
+    # What the upload had to guess is answered by the card.
+    return Model(data=model.data, card=read_card(beside, model.card))
 
 
 def read_card(path: Path, base: Card | None = None) -> Card:

@@ -1,8 +1,8 @@
 """The gallery: models that ship with the product, one ONNX file and one card each in `assets/models`.
 
 Two conventions keep the files small. A card with `"stored": "float16"` says that the weights were stored in half
-precision and are widened on reading. A card with `"weights": {"random_seed": n}` says that the file has no weights: every
-initializer without data is drawn from a seeded He-normal distribution, the same on every machine.
+precision and are widened on reading. A card with `"weights": {"random_seed": n}` says that the file has no weights:
+every initializer without data is drawn from a seeded He-normal distribution, the same on every machine.
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ def with_class_names(data: Mapping[str, Any]) -> dict[str, Any]:
         return dict(data)
     path = ASSETS / "labels" / f"{Path(classes).name}.json"
     if not path.is_file():
-        raise ModelError(f"card.classes: expected a list of names or a shared list in assets/labels, found {classes!r}.")
+        raise ModelError(
+            f"card.classes: expected a list of names or a shared list in assets/labels, found {classes!r}."
+        )
     return {**data, "classes": json.loads(path.read_text(encoding="utf-8"))}
 
 

@@ -21,13 +21,17 @@ def inline(proto: onnx.ModelProto) -> onnx.ModelProto:
     sizes: dict[_Key, int] = {}
     total = sum(_size(node, table, sizes, ()) for node in proto.graph.node)
     if total > SETTINGS.nodes:
-        raise ModelError(f"Expected at most {SETTINGS.nodes:,} operators, found {total:,} with the file's functions "
-                         "written out. Export a smaller model.")
+        raise ModelError(
+            f"Expected at most {SETTINGS.nodes:,} operators, found {total:,} with the file's functions "
+            "written out. Export a smaller model."
+        )
     try:
         return onnx.inliner.inline_local_functions(proto)
     except Exception as error:  # a foreign parser
-        raise ModelError("Expected functions that can be put in place of their calls; they cannot "
-                         f"({str(error)[:100]}). Export with functions inlined.") from None
+        raise ModelError(
+            "Expected functions that can be put in place of their calls; they cannot "
+            f"({str(error)[:100]}). Export with functions inlined."
+        ) from None
 
 
 def _size(node: NodeProto, table: dict[_Key, FunctionProto], sizes: dict[_Key, int], path: tuple[_Key, ...]) -> int:

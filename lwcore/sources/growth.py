@@ -60,15 +60,19 @@ def _check_graph(graph: onnx.GraphProto, outer: Mapping[str, np.ndarray]) -> Non
 
 def _bound(size: float, what: str) -> None:
     if size > SETTINGS.tensor_mb * 1_000_000:
-        raise ModelError(f"Expected a model that needs at most {SETTINGS.tensor_mb} MB for one tensor; {what} asks for "
-                         f"{size / 1e6:,.0f} MB. Export the model with its real weights and a usual input size.")
+        raise ModelError(
+            f"Expected a model that needs at most {SETTINGS.tensor_mb} MB for one tensor; {what} asks for "
+            f"{size / 1e6:,.0f} MB. Export the model with its real weights and a usual input size."
+        )
 
 
 def _check_trips(node: NodeProto, known: Values) -> None:
     trips = known.get(node.input[0]) if node.op_type == "Loop" and node.input else None
     if trips is not None and trips.size and int(trips.reshape(-1)[0]) > _TRIPS:
-        raise ModelError(f"Expected loops of at most {_TRIPS:,} rounds, found {int(trips.reshape(-1)[0]):,} in "
-                         f"{node.name[:60]!r}. Export the model without the loop.")
+        raise ModelError(
+            f"Expected loops of at most {_TRIPS:,} rounds, found {int(trips.reshape(-1)[0]):,} in "
+            f"{node.name[:60]!r}. Export the model without the loop."
+        )
 
 
 def _remember(known: Values, name: str, tensor: TensorProto) -> None:
@@ -113,9 +117,16 @@ def _random(node: NodeProto, known: Values) -> float:
 
 
 _GROWS: Mapping[str, Callable[[NodeProto, Values], float]] = {
-    "ConstantOfShape": lambda n, k: _shape_product(n, k, 0), "Expand": lambda n, k: _shape_product(n, k, 1),
-    "Tile": _tile, "Range": _range, "Pad": _pad, "OneHot": _one_hot, "RandomNormal": _random, "RandomUniform": _random,
-    "Resize": lambda n, k: _shape_product(n, k, 3), "Upsample": lambda n, k: _shape_product(n, k, 1),
+    "ConstantOfShape": lambda n, k: _shape_product(n, k, 0),
+    "Expand": lambda n, k: _shape_product(n, k, 1),
+    "Tile": _tile,
+    "Range": _range,
+    "Pad": _pad,
+    "OneHot": _one_hot,
+    "RandomNormal": _random,
+    "RandomUniform": _random,
+    "Resize": lambda n, k: _shape_product(n, k, 3),
+    "Upsample": lambda n, k: _shape_product(n, k, 1),
     "EyeLike": lambda n, k: 0.0,
 }
 
@@ -126,7 +137,11 @@ def _elements(node: NodeProto, known: Values) -> float:
 
 
 _ARITHMETIC: Mapping[str, Callable[..., np.ndarray]] = {
-    "Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Neg": np.negative, "Abs": np.abs,
+    "Add": np.add,
+    "Sub": np.subtract,
+    "Mul": np.multiply,
+    "Neg": np.negative,
+    "Abs": np.abs,
 }
 
 

@@ -24,19 +24,31 @@ def guess_card(data: bytes, name: str) -> tuple[Card, list[str]]:
     color: Color = "gray" if channels == 1 else "rgb"
     photo = color == "rgb" and min(height, width) >= _PHOTO
     count = 3 if color == "rgb" else 1
-    spec = InputSpec(size=(height, width), layout=layout, color=color,
-                     mean=IMAGENET_MEAN if photo else (0.0,) * count, std=IMAGENET_STD if photo else (1.0,) * count,
-                     resize=round(min(height, width) / 0.875) if photo else None)
+    spec = InputSpec(
+        size=(height, width),
+        layout=layout,
+        color=color,
+        mean=IMAGENET_MEAN if photo else (0.0,) * count,
+        std=IMAGENET_STD if photo else (1.0,) * count,
+        resize=round(min(height, width) / 0.875) if photo else None,
+    )
     scale = "scaled as for ImageNet (mean 0.485, 0.456, 0.406)" if photo else "with values 0–1"
     kind = "colour" if color == "rgb" else "grey"
-    notes = [f"Input guessed: {kind} pictures of {height} × {width}, {layout}, {scale}. Say otherwise if the model was "
-             "trained otherwise; a wrong guess costs accuracy, nothing else."]
+    notes = [
+        f"Input guessed: {kind} pictures of {height} × {width}, {layout}, {scale}. Say otherwise if the model was "
+        "trained otherwise; a wrong guess costs accuracy, nothing else."
+    ]
     if channels not in (1, 3):
-        notes.append(f"The input has {channels} channels, which no picture has; it can be studied and slimmed, but not "
-                     "measured on pictures.")
+        notes.append(
+            f"The input has {channels} channels, which no picture has; it can be studied and slimmed, but not "
+            "measured on pictures."
+        )
     classes = _classes(graph)
-    notes.append(f"The output has {classes} classes; their names are unknown." if classes else
-                 "The output is not one row of class scores, so accuracy cannot be measured.")
+    notes.append(
+        f"The output has {classes} classes; their names are unknown."
+        if classes
+        else "The output is not one row of class scores, so accuracy cannot be measured."
+    )
     return Card(name=name, input=spec, source="uploaded"), notes
 
 

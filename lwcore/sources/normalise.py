@@ -1,8 +1,9 @@
 """Bring any ONNX file into the one form the rest of the library works on, without changing what it computes.
 
-Constants become initializers, constant sub-graphs are folded, every node has a name of its own, and the file carries the
-shape of every tensor. Shape arithmetic that only follows the batch size (what exporters write for `x.view(x.size(0), -1)`)
-becomes a constant, so that a later cut has one number to rewrite instead of a chain of operators.
+Constants become initializers, constant sub-graphs are folded, every node has a name of its own, and the file carries
+the shape of every tensor. Shape arithmetic that only follows the batch size (what exporters write for
+`x.view(x.size(0), -1)`) becomes a constant, so that a later cut has one number to rewrite instead of a chain of
+operators.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from lwcore.runtime import session
 from lwcore.settings import SETTINGS
 
 _KEEP = frozenset({"If", "Loop", "Scan"})  # bodies see outer names; folding around them is not worth the care
-_RANDOM = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"})
+_RANDOM = frozenset(
+    {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
+)
 
 
 def normalise(proto: onnx.ModelProto) -> tuple[bytes, tuple[str, ...]]:
@@ -104,14 +107,18 @@ def _fold_constants(proto: onnx.ModelProto) -> int:
             known.update(node.output)
         else:
             rest.append(node)
-    wanted = sorted({n for node in rest for n in reads(node)} & (known - constants)
-                    | {o.name for o in body.output} & (known - constants))
+    wanted = sorted(
+        {n for node in rest for n in reads(node)} & (known - constants)
+        | {o.name for o in body.output} & (known - constants)
+    )
     if not part or not wanted:
         return 0
     results = _run_part(proto, part, wanted)
     if sum(array.nbytes for array in results) > SETTINGS.tensor_mb * 1_000_000:
-        raise ModelError(f"Expected constants of at most {SETTINGS.tensor_mb} MB; this file's constant operators make "
-                         "more. Export the model with its weights stored in the file.")
+        raise ModelError(
+            f"Expected constants of at most {SETTINGS.tensor_mb} MB; this file's constant operators make "
+            "more. Export the model with its weights stored in the file."
+        )
     body.initializer.extend(numpy_helper.from_array(a, n) for a, n in zip(results, wanted, strict=True))
     kept = [_copy(node) for node in rest]
     del body.node[:]
@@ -154,7 +161,7 @@ Observed = dict[str, tuple[np.ndarray, np.ndarray | None]]  # small integer tens
 
 
 def _observe(graph: Graph) -> Observed:
-    """Run the graph once (twice where the batch is free), write down the shape of every tensor, return small integers."""
+    """Run the graph once (twice where the batch is free), write down every shape, return the small integers."""
     declared = _input_shapes(graph)
     free = {name for name, dims in declared.items() if dims and dims[0] is None}
     one = _run_everything(graph, {n: tuple(1 if d is None else d for d in dims) for n, dims in declared.items()})
@@ -173,11 +180,15 @@ def _observe(graph: Graph) -> Observed:
 def _input_shapes(graph: Graph) -> dict[str, list[int | None]]:
     shapes: dict[str, list[int | None]] = {}
     for info in graph.declared_inputs():
-        dims = [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None
-                for d in info.type.tensor_type.shape.dim]
+        dims = [
+            d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None
+            for d in info.type.tensor_type.shape.dim
+        ]
         if any(d is None for d in dims[1:]):
-            raise ModelError(f"Input {info.name!r}: expected fixed sizes behind the batch, found "
-                             f"{[d or '?' for d in dims]}. Export with a fixed input size, or name the size when uploading.")
+            raise ModelError(
+                f"Input {info.name!r}: expected fixed sizes behind the batch, found "
+                f"{[d or '?' for d in dims]}. Export with a fixed input size, or name the size when uploading."
+            )
         shapes[info.name] = dims
     return shapes
 

@@ -63,8 +63,10 @@ def _parse(data: bytes) -> onnx.ModelProto:
     try:
         proto = onnx.load_model_from_string(data)
     except (DecodeError, ValueError, RuntimeError):
-        raise ModelError("Expected an ONNX file, found bytes that cannot be read as one: a damaged or cut-off file, or "
-                         "another format. Export or download it again.") from None
+        raise ModelError(
+            "Expected an ONNX file, found bytes that cannot be read as one: a damaged or cut-off file, or "
+            "another format. Export or download it again."
+        ) from None
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
         raise ModelError("Expected an ONNX file with a network in it, found none. Export the model again.")
     return proto
@@ -107,20 +109,26 @@ def _check_operators(proto: onnx.ModelProto) -> None:
             raise ModelError(f"Expected at most {SETTINGS.nodes:,} operators, found more. Export a smaller model.")
     for node in walk(proto.graph):
         if node.domain not in DOMAINS:
-            raise ModelError(f"Expected standard ONNX operators, found {node.op_type[:60]!r} of the "
-                             f"domain {node.domain[:60]!r}. Export the model without custom operators.")
+            raise ModelError(
+                f"Expected standard ONNX operators, found {node.op_type[:60]!r} of the "
+                f"domain {node.domain[:60]!r}. Export the model without custom operators."
+            )
     version = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), None)
     newest = defs.onnx_opset_version()
     if version is None or not OLDEST_OPSET <= version <= newest:
-        raise ModelError(f"Expected operator set {OLDEST_OPSET}–{newest}, found {version or 'none'}. Export with opset "
-                         "17, or convert the file with onnx.version_converter.")
+        raise ModelError(
+            f"Expected operator set {OLDEST_OPSET}–{newest}, found {version or 'none'}. Export with opset "
+            "17, or convert the file with onnx.version_converter."
+        )
 
 
 def _check_data_inside(proto: onnx.ModelProto) -> None:
     for tensor in _tensors(proto):
         if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
-            raise ModelError("Expected a file with its weights inside, found one that points to another file. Save "
-                             "it as one file: onnx.save(onnx.load(\"model.onnx\"), \"whole.onnx\").")
+            raise ModelError(
+                "Expected a file with its weights inside, found one that points to another file. Save "
+                'it as one file: onnx.save(onnx.load("model.onnx"), "whole.onnx").'
+            )
     if any(node.op_type == "EPContext" for node in walk(proto.graph)):
         raise ModelError("Expected a portable model, found one compiled for one device. Bring the original .onnx.")
 
@@ -142,18 +150,24 @@ def _check_input(proto: onnx.ModelProto) -> None:
     inputs = _inputs(proto.graph)
     if len(inputs) != 1:
         names = ", ".join(repr(i.name[:40]) for i in inputs[:4]) or "none"
-        raise ModelError(f"Expected a model with one input, a picture; found {len(inputs)} ({names}). Export the part "
-                         "of it that reads one picture.")
+        raise ModelError(
+            f"Expected a model with one input, a picture; found {len(inputs)} ({names}). Export the part "
+            "of it that reads one picture."
+        )
     if not proto.graph.output:
         raise ModelError("Expected a model with an output, found none. Export the model again.")
     tensor = inputs[0].type.tensor_type
     if tensor.elem_type not in _FLOATS:
         kind = TensorProto.DataType.Name(tensor.elem_type) if tensor.elem_type in TensorProto.DataType.values() else "?"
-        raise ModelError(f"Expected an input of floating-point numbers, found {kind.lower()}. Export the model without "
-                         "its built-in preprocessing.")
+        raise ModelError(
+            f"Expected an input of floating-point numbers, found {kind.lower()}. Export the model without "
+            "its built-in preprocessing."
+        )
     if tensor.HasField("shape") and len(tensor.shape.dim) != 4:
-        raise ModelError(f"Expected a picture as input (4 dimensions: batch, channels, height, width), found "
-                         f"{len(tensor.shape.dim)} dimensions. Other kinds of models cannot be read yet.")
+        raise ModelError(
+            f"Expected a picture as input (4 dimensions: batch, channels, height, width), found "
+            f"{len(tensor.shape.dim)} dimensions. Other kinds of models cannot be read yet."
+        )
     if not tensor.HasField("shape"):
         raise ModelError("Expected an input of known shape, found none in the file. Export with an example input.")
 
@@ -176,8 +190,10 @@ def _fix_size(proto: onnx.ModelProto, size: tuple[int, int] | None) -> list[str]
         found = " × ".join(str(dims[p].dim_value) for p in places)
         notes.append(f"The file leaves the picture's size open; it is fixed to {found}.")
     if max(d.dim_value for d in dims[1:]) > SETTINGS.image_edge:
-        raise ModelError(f"Expected pictures of at most {SETTINGS.image_edge} pixels an edge, found "
-                         f"{' × '.join(str(d.dim_value) for d in dims[1:])}.")
+        raise ModelError(
+            f"Expected pictures of at most {SETTINGS.image_edge} pixels an edge, found "
+            f"{' × '.join(str(d.dim_value) for d in dims[1:])}."
+        )
     if dims[0].HasField("dim_value") and dims[0].dim_value > 1024:
         raise ModelError(f"Expected at most 1024 pictures at once, found {dims[0].dim_value}. Export with batch 1.")
     return notes

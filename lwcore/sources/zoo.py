@@ -59,8 +59,11 @@ def names() -> list[str]:
     """The classification models that can be loaded."""
     from torchvision import models
 
-    return [n for n in models.list_models(module=models)
-            if models.get_model_weights(n).DEFAULT.meta["num_params"] <= LARGEST]
+    return [
+        n
+        for n in models.list_models(module=models)
+        if models.get_model_weights(n).DEFAULT.meta["num_params"] <= LARGEST
+    ]
 
 
 def _weights(name: str) -> Any:
@@ -69,14 +72,18 @@ def _weights(name: str) -> Any:
 
     if name not in models.list_models(module=models):
         if name in models.list_models():
-            raise ModelError(f"Expected a torchvision model that classifies pictures, found {name!r}, which is for "
-                             "video, detection or segmentation; these cannot be loaded yet.")
+            raise ModelError(
+                f"Expected a torchvision model that classifies pictures, found {name!r}, which is for "
+                "video, detection or segmentation; these cannot be loaded yet."
+            )
         near = difflib.get_close_matches(name, models.list_models(module=models), 3) or ["resnet18", "mobilenet_v2"]
         raise ModelError(f"Expected the name of a torchvision model, found {name!r}. Did you mean {' or '.join(near)}?")
     weights = models.get_model_weights(name).DEFAULT
     if weights.meta["num_params"] > LARGEST:
-        raise ModelError(f"Expected a model of at most {LARGEST:,} parameters, found {name} with "
-                         f"{weights.meta['num_params']:,}: it does not fit into one ONNX file of 2 GB.")
+        raise ModelError(
+            f"Expected a model of at most {LARGEST:,} parameters, found {name} with "
+            f"{weights.meta['num_params']:,}: it does not fit into one ONNX file of 2 GB."
+        )
     return weights
 
 
@@ -97,10 +104,18 @@ def _export(name: str, weights: Any, pretrained: bool) -> bytes:
     with warnings.catch_warnings(), _quiet("torch.onnx"), tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
         warnings.simplefilter("ignore")  # the tracer warns at every shape that Python code looks at
-        torch.onnx.export(network.eval(), (torch.zeros(1, 3, *size),), file, dynamo=False, opset_version=OPSET,
-                          input_names=["input"], output_names=["logits"],
-                          dynamic_axes={"input": {0: "batch"}, "logits": {0: "batch"}},
-                          training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False)
+        torch.onnx.export(
+            network.eval(),
+            (torch.zeros(1, 3, *size),),
+            file,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["input"],
+            output_names=["logits"],
+            dynamic_axes={"input": {0: "batch"}, "logits": {0: "batch"}},
+            training=torch.onnx.TrainingMode.PRESERVE,
+            do_constant_folding=False,
+        )
         proto = onnx.load_model_from_string(file.read_bytes())
     _own_initializers(proto.graph)
     for node in proto.graph.node:
@@ -130,12 +145,16 @@ def _pretrained(name: str, weights: Any) -> nn.Module:
         with _no_pickle():
             network: nn.Module = models.get_model(name, weights=weights, progress=False)
     except OSError as error:  # urllib's errors are OSErrors
-        raise ModelError(f"The weights of {name} could not be downloaded ({error}). Connect to the internet, or put "
-                         f"{file} from {weights.url} into {folder}, or use torchvision:{name}:none for the structure "
-                         "with random weights.") from None
+        raise ModelError(
+            f"The weights of {name} could not be downloaded ({error}). Connect to the internet, or put "
+            f"{file} from {weights.url} into {folder}, or use torchvision:{name}:none for the structure "
+            "with random weights."
+        ) from None
     except Exception as error:  # whatever a damaged or foreign file makes torch.load raise
-        raise ModelError(f"Expected the weights of {name} in {folder / file}, found a file that cannot be read safely "
-                         f"({str(error)[:120]}). Remove it, so that it is downloaded again.") from None
+        raise ModelError(
+            f"Expected the weights of {name} in {folder / file}, found a file that cannot be read safely "
+            f"({str(error)[:120]}). Remove it, so that it is downloaded again."
+        ) from None
     return network
 
 
@@ -185,23 +204,42 @@ def input_spec(weights: Any) -> InputSpec:
     """Size and preprocessing as the weights' own transforms have them."""
     transforms = weights.transforms()
     side = int(transforms.crop_size[0])
-    return InputSpec(size=(side, side), mean=tuple(transforms.mean), std=tuple(transforms.std),
-                     resize=int(transforms.resize_size[0]),
-                     interpolation="bicubic" if transforms.interpolation.value == "bicubic" else "bilinear")
+    return InputSpec(
+        size=(side, side),
+        mean=tuple(transforms.mean),
+        std=tuple(transforms.std),
+        resize=int(transforms.resize_size[0]),
+        interpolation="bicubic" if transforms.interpolation.value == "bicubic" else "bilinear",
+    )
 
 
 def _card(name: str, weights: Any, pretrained: bool) -> Card:
     import torchvision
 
-    known = Card(name=name, family=name, input=input_spec(weights), classes=tuple(weights.meta["categories"]),
-                 licence="BSD-3-Clause", source=f"torchvision {torchvision.__version__}", sample_sets=("photos",))
+    known = Card(
+        name=name,
+        family=name,
+        input=input_spec(weights),
+        classes=tuple(weights.meta["categories"]),
+        licence="BSD-3-Clause",
+        source=f"torchvision {torchvision.__version__}",
+        sample_sets=("photos",),
+    )
     if not pretrained:
-        return dataclasses.replace(known, name=f"{name} · random weights", random_weights=True,
-                                   description="Structure only: its weights are random, its answers mean nothing.")
+        return dataclasses.replace(
+            known,
+            name=f"{name} · random weights",
+            random_weights=True,
+            description="Structure only: its weights are random, its answers mean nothing.",
+        )
     top1 = weights.meta["_metrics"]["ImageNet-1K"]["acc@1"] / 100
-    return dataclasses.replace(known, source=f"{known.source}, {weights.name}", data="ImageNet-1K",
-                               description=re.sub(r"\s+", " ", weights.meta.get("_docs", "")).strip(),
-                               accuracy={"top1": top1, "set": "ImageNet-1K validation", "by": "torchvision"})
+    return dataclasses.replace(
+        known,
+        source=f"{known.source}, {weights.name}",
+        data="ImageNet-1K",
+        description=re.sub(r"\s+", " ", weights.meta.get("_docs", "")).strip(),
+        accuracy={"top1": top1, "set": "ImageNet-1K validation", "by": "torchvision"},
+    )
 
 
 def _write(path: Path, data: bytes) -> None:
