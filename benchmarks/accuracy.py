@@ -49,7 +49,8 @@ DENSE, PLAIN, RECALIBRATED = "dense", "Torch-Pruning", "Torch-Pruning + BN recal
 OURS = {"ours": lwcore.Channels(),
         "ours, Gram": lwcore.Channels(criterion="gram"),
         "ours, MACs budget": lwcore.Channels(budget=lwcore.Budget(of="macs")),
-        "ours, one-shot": lwcore.Channels(compensate="one-shot")}
+        "ours, one-shot": lwcore.Channels(compensate="one-shot"),
+        "ours, no blocks of 8": lwcore.Channels(align=1)}
 ARMS = (*OURS, PLAIN, RECALIBRATED)
 
 

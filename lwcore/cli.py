@@ -177,6 +177,7 @@ def _channels(options: argparse.Namespace) -> dict[str, Any] | None:
         "budget": budget,
         "compensate": compensate,
         "criterion": options.criterion,
+        "align": options.align,
     }
     return {name: value for name, value in step.items() if value is not None}
 
@@ -279,6 +280,7 @@ def _slim_options(command: argparse.ArgumentParser) -> None:
     add("--criterion", help="which channels go first (default: l2)")
     add("--compensate", choices=("sequential", "one-shot", "none"), help="re-fit what is left (default: sequential)")
     add("--no-compensate", action="store_true", help="the same as --compensate none")
+    add("--align", type=int, metavar="N", help="keep whole blocks of N channels (default: 8; 1 removes single ones)")
     add("--connections", type=float, metavar="SHARE", help="share of the single weights to set to zero")
     add("--precision", choices=("fp16", "int8-dynamic", "int8-static"), help="fewer bits a number")
     add("--ranges", choices=("minmax", "entropy", "percentile"), help="int8-static: how activation ranges are read")

@@ -272,8 +272,15 @@ def measure(
         **slimmed.to_json(),
         "model": store.put_model(slimmed.model),
         "evaluation": report.to_json(),
-        "notes": [*slimmed.notes, *report.notes],
+        "notes": [*slimmed.notes, *report.notes, *_shared(pictures, known)],
     }
+
+
+def _shared(calibration: SampleSet, measured: SampleSet) -> tuple[str, ...]:
+    """A word of warning when a model is measured on the pictures that it was re-fitted on."""
+    if calibration.fingerprint != measured.fingerprint:
+        return ()
+    return ("Calibrated (without labels) on the same pictures it is measured on, so the result is a little flattering.",)
 
 
 def _calibration(store: Store, model: Model, ref: str | None, samples: SampleSet) -> SampleSet:

@@ -133,6 +133,7 @@ def test_every_page_draws_without_a_model(jobs: InstantJobs, page: str) -> None:
     assert not app.exception
     assert not app.error
     assert len([b for b in app.button if b.proto.type == "primary"]) == 1
+    assert "sl-line" in "".join(str(h.value) for h in app.html)
 
 
 def test_a_slider_move_is_measured_by_itself(jobs: InstantJobs) -> None:

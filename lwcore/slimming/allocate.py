@@ -130,6 +130,8 @@ def share_out(model: Model, budget: Budget, align: int, sensitivity: Sensitivity
             continue
         stops, now = trial, after
         heapq.heappush(queue, (rate, position, -1))
+    if now > limit and align > 1:  # layers too narrow for whole blocks
+        return share_out(model, budget, 1, sensitivity)
     if now > limit:
         raise SlimError(
             f"budget.keep: expected a share that can be reached, found {budget.keep:g}; with every group at its "

@@ -21,6 +21,8 @@ from lwcore.slimming.levels import levers, uniform
 from lwcore.slimming.pricing import price
 from lwcore.slimming.rewrite import Keep, cut
 
+NEAR = 0.1  # share of the original MACs by which blocks may miss the amount that was asked for
+
 
 def removals(model: Model, step: Channels, sensitivity: Sensitivity | None = None) -> dict[str, int]:
     """How many channels each group loses; at least one always stays.
@@ -43,11 +45,20 @@ def removals(model: Model, step: Channels, sensitivity: Sensitivity | None = Non
     elif step.align == 1 or not any(exact.values()):
         counts = exact
     else:
-        counts = uniform(
-            levers(coupling, step.align), step.amount, lambda c: price(model, c).macs, price(model, exact).macs
-        )
+        counts = _in_blocks(model, step, exact)
     by_hand = {name: portion(group, amount) for name, amount in step.groups.items() if (group := coupling.group(name))}
     return counts | by_hand
+
+
+def _in_blocks(model: Model, step: Channels, exact: dict[str, int]) -> dict[str, int]:
+    """One amount for all in whole blocks; single channels where layers are too narrow to come near it in blocks."""
+
+    def macs(counts: dict[str, int]) -> int:
+        return price(model, counts).macs
+
+    target = macs(exact)
+    counts = uniform(levers(couple(model), step.align), step.amount, macs, target)
+    return counts if abs(macs(counts) - target) <= NEAR * macs({}) else exact
 
 
 def portion(group: Group, amount: float) -> int:

@@ -37,7 +37,7 @@ def draw() -> None:
         recipe = positions.recipe(session().overrides)
     except LwcoreError as error:
         errors.tell(str(error))
-        st.stop()
+        raise errors.PageEnd from None
     update(recipe=recipe)
 
 

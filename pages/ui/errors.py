@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import streamlit as st
 
-from lwcore.errors import LwcoreError
 from pages.ui.text import note, plain
 
 
-@contextmanager
-def shown() -> Iterator[None]:
-    """Turn an `LwcoreError` of the block into one line on the page and end the page there."""
-    try:
-        yield
-    except LwcoreError as error:
-        tell(str(error))
-        st.stop()
+class PageEnd(Exception):
+    """Ends a page early but not the frame around it; `st.stop` would end both, the cost line included."""
 
 
 def tell(sentence: str) -> None:

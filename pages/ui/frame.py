@@ -12,6 +12,7 @@ from lwcore.registry import Registry
 from lwcore.settings import ROOT
 from lwcore.store import is_fingerprint
 from pages.ui import form, measuring, service
+from pages.ui.errors import PageEnd
 from pages.ui.state import put, session, update
 from pages.ui.text import LANGUAGES, from_locale, language, lookup, note, plain, t
 
@@ -136,7 +137,7 @@ def needs_model() -> None:
         st.button(t("empty.action", name=service.gallery()[FIRST].name), type="primary", on_click=choose, args=(FIRST,),
                   key="empty-open")
         st.page_link(pages()["start"], label=t("empty.more"), icon=":material/grid_view:")
-    st.stop()
+    raise PageEnd
 
 
 def draw_title(page: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import streamlit as st
@@ -12,6 +13,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from pages.ui import costline, frame, measuring  # noqa: E402  (the path above comes first)
+from pages.ui.errors import PageEnd  # noqa: E402
 from pages.ui.text import t  # noqa: E402
 
 st.set_page_config(page_title="SlimLab", page_icon=str(frame.ICONS / "icon.png"), layout="wide",
@@ -22,7 +24,6 @@ page = st.navigation(list(frame.pages().values()), position="top")
 frame.draw_header()
 frame.keep_link()
 measuring.collect()
-try:
+with suppress(PageEnd):
     page.run()
-finally:
-    costline.draw()
+costline.draw()
