@@ -280,7 +280,9 @@ def _shared(calibration: SampleSet, measured: SampleSet) -> tuple[str, ...]:
     """A word of warning when a model is measured on the pictures that it was re-fitted on."""
     if calibration.fingerprint != measured.fingerprint:
         return ()
-    return ("Calibrated (without labels) on the same pictures it is measured on, so the result is a little flattering.",)
+    return (
+        "Calibrated (without labels) on the same pictures it is measured on, which flatters the result a little.",
+    )
 
 
 def _calibration(store: Store, model: Model, ref: str | None, samples: SampleSet) -> SampleSet:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lwcore.analysis import movement  # noqa: F401  (registers its rules)
+from lwcore.analysis import channelwise, movement  # noqa: F401  (they register their rules)
 from lwcore.analysis.labels import FROZEN, Consumer, Labelling, Labels
 from lwcore.analysis.rules import RULES, freeze_inputs
 from lwcore.graph import Graph, per_model, reads

@@ -147,7 +147,7 @@ def _conv(lab: Labelling, index: int, node: NodeProto) -> None:
     if not lab.is_constant(weight):
         freeze_inputs(lab, node, "its weights are computed, not stored")
         return
-    labels = _on_axis(lab, node, data, 1)
+    labels = on_axis(lab, node, data, 1)
     groups = int(lab.option(node, "group", 1))  # type: ignore[call-overload]
     shape = lab.shape(weight)
     if groups == 1:
@@ -160,7 +160,7 @@ def _conv(lab: Labelling, index: int, node: NodeProto) -> None:
         ids = _within_groups(lab, index, node, labels, groups)
     if ids is not None:
         for position in (2,) if node.op_type == "Conv" else (3,):
-            _cut_vector(lab, node, position, ids)
+            cut_vector(lab, node, position, ids)
     lab.put(node.output[0], 1, ids)
 
 
@@ -197,7 +197,7 @@ def _within_groups(lab: Labelling, index: int, node: NodeProto, ids: np.ndarray 
 @rule("ConvTranspose")
 def _conv_transpose(lab: Labelling, index: int, node: NodeProto) -> None:
     data, weight = node.input[0], node.input[1]
-    labels = _on_axis(lab, node, data, 1)
+    labels = on_axis(lab, node, data, 1)
     groups = int(lab.option(node, "group", 1))  # type: ignore[call-overload]
     if not lab.is_constant(weight) or groups > 1:
         freeze_inputs(lab, node, "a grouped transposed convolution", meant=False)
@@ -205,7 +205,7 @@ def _conv_transpose(lab: Labelling, index: int, node: NodeProto) -> None:
     if labels is not None:
         lab.consume(index, weight, 0, data, labels)
     ids = lab.produce(index, weight, 1)
-    _cut_vector(lab, node, 2, ids)
+    cut_vector(lab, node, 2, ids)
     lab.put(node.output[0], 1, ids)
 
 
@@ -216,11 +216,11 @@ def _gemm(lab: Labelling, index: int, node: NodeProto) -> None:
         freeze_inputs(lab, node, "a matrix product of two computed values", meant=False)
         return
     inner = 1 if lab.option(node, "transB", 0) else 0
-    labels = _on_axis(lab, node, data, 1)
+    labels = on_axis(lab, node, data, 1)
     if labels is not None:
         lab.consume(index, weight, inner, data, labels)
     ids = lab.produce(index, weight, 1 - inner)
-    _cut_vector(lab, node, 2, ids)
+    cut_vector(lab, node, 2, ids)
     lab.put(node.output[0], 1, ids)
 
 
@@ -229,15 +229,15 @@ def _matmul(lab: Labelling, index: int, node: NodeProto) -> None:
     left, right = node.input[0], node.input[1]
     out_rank = len(lab.shape(node.output[0]))
     if lab.is_constant(right) and len(lab.shape(right)) == 2 and not lab.is_constant(left):
-        labels = _on_axis(lab, node, left, len(lab.shape(left)) - 1)
+        labels = on_axis(lab, node, left, len(lab.shape(left)) - 1)
         if labels is not None:
             lab.consume(index, right, 0, left, labels)
         ids = lab.produce(index, right, 1)
         if node.op_type == "MatMulInteger":
-            _cut_vector(lab, node, 3, ids)
+            cut_vector(lab, node, 3, ids)
         lab.put(node.output[0], out_rank - 1, ids)
     elif lab.is_constant(left) and len(lab.shape(left)) == 2 and len(lab.shape(right)) >= 2:
-        labels = _on_axis(lab, node, right, len(lab.shape(right)) - 2)
+        labels = on_axis(lab, node, right, len(lab.shape(right)) - 2)
         if labels is not None:
             lab.consume(index, left, 1, right, labels)
         lab.put(node.output[0], out_rank - 2, lab.produce(index, left, 0))
@@ -276,7 +276,7 @@ def is_computed(lab: Labelling, node: NodeProto, position: int) -> bool:
     return position < len(node.input) and bool(node.input[position]) and not lab.is_constant(node.input[position])
 
 
-def _cut_vector(lab: Labelling, node: NodeProto, position: int, ids: np.ndarray) -> None:
+def cut_vector(lab: Labelling, node: NodeProto, position: int, ids: np.ndarray) -> None:
     """A bias (or any per-channel constant) loses what its channels lose; scalars stay."""
     if position < len(node.input) and node.input[position]:
         shape = lab.shape(node.input[position])
@@ -284,7 +284,7 @@ def _cut_vector(lab: Labelling, node: NodeProto, position: int, ids: np.ndarray)
             lab.cut(node.input[position], len(shape) - 1, ids)
 
 
-def _on_axis(lab: Labelling, node: NodeProto, name: str, axis: int) -> np.ndarray | None:
+def on_axis(lab: Labelling, node: NodeProto, name: str, axis: int) -> np.ndarray | None:
     """Ids of a tensor along the axis an operator contracts; labels along another axis are frozen."""
     labels = lab.get(name)
     if labels is None:
@@ -293,127 +293,3 @@ def _on_axis(lab: Labelling, node: NodeProto, name: str, axis: int) -> np.ndarra
         return labels.ids
     lab.freeze(labels.ids, node, "its channels lie on an axis that this layer does not sum over")
     return None
-
-
-# -- per channel -----------------------------------------------------------------------------------------------------
-
-
-@rule("BatchNormalization", "InstanceNormalization")
-def _per_channel_norm(lab: Labelling, index: int, node: NodeProto) -> None:
-    ids = _on_axis(lab, node, node.input[0], 1)
-    if ids is not None:
-        for name in node.input[1:]:
-            lab.cut(name, 0, ids)
-    lab.put(node.output[0], 1, ids)
-
-
-@rule("LayerNormalization")
-def _layer_norm(lab: Labelling, index: int, node: NodeProto) -> None:
-    labels = lab.get(node.input[0])
-    if labels is None:
-        return
-    rank = len(lab.shape(node.input[0]))
-    first = int(lab.option(node, "axis", -1)) % rank  # type: ignore[call-overload]
-    if labels.axis >= first:
-        lab.normalised.add(index)
-        for name in node.input[1:]:
-            if name and lab.is_constant(name):
-                lab.cut(name, labels.axis - first, labels.ids)
-    lab.put(node.output[0], labels.axis, labels.ids)
-
-
-@rule("MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
-def _pool(lab: Labelling, index: int, node: NodeProto) -> None:
-    lab.put(node.output[0], 1, _on_axis(lab, node, node.input[0], 1))
-
-
-@rule("Resize", "Upsample")
-def _resize(lab: Labelling, index: int, node: NodeProto) -> None:
-    before, after = lab.shape(node.input[0]), lab.shape(node.output[0])
-    labels = lab.get(node.input[0])
-    if labels and before[labels.axis] == after[labels.axis]:
-        lab.put(node.output[0], labels.axis, labels.ids)
-    else:
-        freeze_inputs(lab, node, "resized along the channels")
-
-
-@rule("LRN")
-def _lrn(lab: Labelling, index: int, node: NodeProto) -> None:
-    freeze_inputs(lab, node, "local response normalisation mixes neighbouring channels")
-
-
-@rule("Softmax", "LogSoftmax", "Hardmax")
-def _softmax(lab: Labelling, index: int, node: NodeProto) -> None:
-    labels = lab.get(node.input[0])
-    if labels is None:
-        return
-    rank = len(lab.shape(node.input[0]))
-    new = lab.graph.opset >= 13
-    axis = int(lab.option(node, "axis", -1 if new else 1)) % rank  # type: ignore[call-overload]
-    if labels.axis == axis or (not new and labels.axis > axis):
-        lab.freeze(labels.ids, node, "a softmax compares these channels with each other")
-    else:
-        lab.put(node.output[0], labels.axis, labels.ids)
-
-
-@rule(
-    "ReduceMean",
-    "ReduceSum",
-    "ReduceMax",
-    "ReduceMin",
-    "ReduceL1",
-    "ReduceL2",
-    "ReduceProd",
-    "ReduceSumSquare",
-    "ReduceLogSumExp",
-)
-def _reduce(lab: Labelling, index: int, node: NodeProto) -> None:
-    labels = lab.get(node.input[0])
-    if labels is None:
-        return
-    rank = len(lab.shape(node.input[0]))
-    given = lab.option(node, "axes")
-    values = lab.value(node, 1)
-    listed = values if given is None else np.asarray(given)
-    axes = {int(a) % rank for a in ([] if listed is None else listed)} or (
-        set() if lab.option(node, "noop_with_empty_axes", 0) else set(range(rank))
-    )
-    if labels.axis in axes or is_computed(lab, node, 1):
-        lab.freeze(labels.ids, node, "it summarises these channels in one number")
-        return
-    kept = bool(lab.option(node, "keepdims", 1))
-    lab.put(node.output[0], labels.axis if kept else labels.axis - sum(a < labels.axis for a in axes), labels.ids)
-
-
-# -- quantized -------------------------------------------------------------------------------------------------------
-
-
-@rule("DequantizeLinear", "QuantizeLinear")
-def _quantize(lab: Labelling, index: int, node: NodeProto) -> None:
-    data, scale = node.input[0], node.input[1]
-    zero = node.input[2] if len(node.input) > 2 else ""
-    per_axis = lab.shape(scale) not in ((), (1,))
-    rank = len(lab.shape(data))
-    axis = int(lab.option(node, "axis", 1)) % max(rank, 1) if per_axis else -1  # type: ignore[call-overload]
-    if data in lab.graph.constants:
-        lab.quantized[node.output[0]] = (data, scale if per_axis else "", zero if per_axis else "", axis)
-        return
-    labels = lab.get(data)
-    if labels is None:
-        return
-    if labels.axis == axis:
-        for name in filter(None, (scale, zero)):
-            lab.cut(name, 0, labels.ids)
-    lab.put(node.output[0], labels.axis, labels.ids)
-
-
-@rule("DynamicQuantizeLinear")
-def _dynamic_quantize(lab: Labelling, index: int, node: NodeProto) -> None:
-    labels = lab.get(node.input[0])
-    if labels:
-        lab.put(node.output[0], labels.axis, labels.ids)
-
-
-@rule("Shape", "Size", "ConstantOfShape")
-def _no_channels(lab: Labelling, index: int, node: NodeProto) -> None:
-    """Reads sizes, not channels."""
