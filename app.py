@@ -35,5 +35,8 @@ async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
     service.close()
 
 
-app = st.App(str(ROOT / "pages" / "ui" / "main.py"), lifespan=lifespan,
-             routes=[Mount("/ui", app=StaticFiles(directory=str(ROOT / "assets" / "ui")), name="ui")])
+app = st.App(
+    str(ROOT / "pages" / "ui" / "main.py"),
+    lifespan=lifespan,
+    routes=[Mount("/ui", app=StaticFiles(directory=str(ROOT / "assets" / "ui")), name="ui")],
+)

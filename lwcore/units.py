@@ -4,16 +4,15 @@ from __future__ import annotations
 
 
 def _scaled(value: float, steps: tuple[str, ...], base: float, digits: int) -> str:
-    for step in steps[:-1]:
-        if abs(value) < base * (1 - 0.5 * 10 ** -(digits + 2)):
-            return f"{value:.{_decimals(value, digits)}f} {step}".strip()
-        value /= base
-    return f"{value:.{_decimals(value, digits)}f} {steps[-1]}".strip()
-
-
-def _decimals(value: float, digits: int) -> int:
-    whole = len(str(int(abs(value))))
-    return 0 if float(value).is_integer() and abs(value) < 1000 else max(0, digits - whole)
+    """The value in the largest step that leaves at least 1, with so many significant digits; whole ones stay whole."""
+    whole = float(value).is_integer()
+    for step in steps:
+        if step == steps[-1] or abs(value) < base * (1 - 0.5 * 10.0**-digits):
+            break
+        value, whole = value / base, False
+    before = len(str(int(abs(value)))) if abs(value) >= 1 else 0
+    decimals = 0 if whole else max(0, digits - before)
+    return f"{value:.{decimals}f} {step}".strip()
 
 
 def count(value: float) -> str:

@@ -253,3 +253,12 @@ def test_charts_are_plain_data_with_one_look() -> None:
     for spec in specs:
         assert json.loads(json.dumps(spec)) == spec
         assert spec["config"] == specs[0]["config"]
+
+
+@pytest.mark.parametrize("key", [key for key in text.catalogue("en") if key.startswith("note.")])
+def test_a_sentence_of_the_library_finds_its_translation(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A note as lwcore writes it, its numbers filled in, comes out in Chinese with the same numbers."""
+    monkeypatch.setattr(text, "language", lambda: "zh")
+    values = {name: f"v{i}" for i, name in enumerate(sorted(_placeholders(text.catalogue("en")[key])))}
+    translated = text.note(text.catalogue("en")[key].format(**values))
+    assert translated == text.catalogue("zh")[key].format(**values)

@@ -21,8 +21,12 @@ def themed(spec: Spec, height: int | None = None) -> Spec:
     """The one place where charts get their looks."""
     base: Spec = {"$schema": "https://vega.github.io/schema/vega-lite/v6.json", "width": "container"}
     axis = {"labelLimit": 190, "titleFontWeight": 500, "domain": False, "ticks": False}
-    config = {"view": {"stroke": None}, "axis": axis,
-              "bar": {"cornerRadiusEnd": 3}, "legend": {"orient": "top", "title": None}}
+    config = {
+        "view": {"stroke": None},
+        "axis": axis,
+        "bar": {"cornerRadiusEnd": 3},
+        "legend": {"orient": "top", "title": None, "columns": 2},
+    }
     return base | ({"height": height} if height else {}) | spec | {"config": config}
 
 
@@ -46,16 +50,27 @@ def _colour(types: Sequence[str]) -> Spec:
 def bars(rows: Sequence[Row], *, value: str, title: str, types: Sequence[str], chosen: str) -> Spec:
     """Layers as horizontal bars in the order of the network; a click picks one."""
     marked = [{**row, "opacity": 1.0 if chosen in ("", row["name"]) else 0.45} for row in rows]
-    return themed({
-        "data": {"values": marked}, "params": _click("name"),
-        "mark": {"type": "bar", "cursor": "pointer"},
-        "encoding": {
-            "y": {"field": "name", "type": "nominal", "sort": None, "title": None,
-                  "axis": {"labels": len(rows) <= 60, "labelFontSize": 11}},
-            "x": {"field": value, "type": "quantitative", "title": title, "axis": {"format": "~s", "tickCount": 5}},
-            "color": _colour(types), "opacity": _fixed("opacity"),
-            "tooltip": _tips(("name", "type", "shape", "text"))},
-    }, height=90 + min(len(rows) * (19 if len(rows) <= 60 else 7), 1100))
+    return themed(
+        {
+            "data": {"values": marked},
+            "params": _click("name"),
+            "mark": {"type": "bar", "cursor": "pointer"},
+            "encoding": {
+                "y": {
+                    "field": "name",
+                    "type": "nominal",
+                    "sort": None,
+                    "title": None,
+                    "axis": {"labels": len(rows) <= 60, "labelFontSize": 11},
+                },
+                "x": {"field": value, "type": "quantitative", "title": title, "axis": {"format": "~s", "tickCount": 5}},
+                "color": _colour(types),
+                "opacity": _fixed("opacity"),
+                "tooltip": _tips(("name", "type", "shape", "text")),
+            },
+        },
+        height=90 + min(len(rows) * (19 if len(rows) <= 60 else 7), 1100),
+    )
 
 
 def treemap(rows: Sequence[Row], *, value: str, types: Sequence[str], chosen: str) -> Spec:
@@ -64,27 +79,57 @@ def treemap(rows: Sequence[Row], *, value: str, types: Sequence[str], chosen: st
     shown = [row for row in rows if row[value] > 0]
     boxes = squarify([float(row[value]) for row in shown], width, height)
     total = sum(row[value] for row in shown) or 1
-    values = [{**row, "x": x, "x2": x + w, "y": y, "y2": y + h, "cx": x + w / 2, "cy": y + h / 2,
-               "label": row["short"] if w > 7 * len(row["short"]) and h > 18 else "",
-               "share": f"{100 * row[value] / total:.1f} %",
-               "opacity": 1.0 if chosen in ("", row["name"]) else 0.5}
-              for row, (x, y, w, h) in zip(shown, boxes, strict=True)]
+    values = [
+        {
+            **row,
+            "x": x,
+            "x2": x + w,
+            "y": y,
+            "y2": y + h,
+            "cx": x + w / 2,
+            "cy": y + h / 2,
+            "label": _fitting(row["short"], w) if h > 18 else "",
+            "share": f"{100 * row[value] / total:.1f} %",
+            "opacity": 1.0 if chosen in ("", row["name"]) else 0.5,
+        }
+        for row, (x, y, w, h) in zip(shown, boxes, strict=True)
+    ]
     scale = {"zero": False, "nice": False}
     bare = {"type": "quantitative", "axis": None}
-    where = {"x": {**bare, "field": "x", "scale": {**scale, "domain": [0, width]}}, "x2": {"field": "x2"},
-             "y": {**bare, "field": "y", "scale": {**scale, "domain": [height, 0]}}, "y2": {"field": "y2"}}
-    rect = {"params": _click("name"),
-            "mark": {"type": "rect", "cursor": "pointer", "stroke": "white", "strokeWidth": 1, "cornerRadius": 3},
-            "encoding": {**where, "color": _colour(types),
-                         "opacity": _fixed("opacity"),
-                         "tooltip": _tips(("name", "type", "shape", "text", "share"))}}
+    where = {
+        "x": {**bare, "field": "x", "scale": {**scale, "domain": [0, width]}},
+        "x2": {"field": "x2"},
+        "y": {**bare, "field": "y", "scale": {**scale, "domain": [height, 0]}},
+        "y2": {"field": "y2"},
+    }
+    rect = {
+        "params": _click("name"),
+        "mark": {"type": "rect", "cursor": "pointer", "stroke": "white", "strokeWidth": 1, "cornerRadius": 3},
+        "encoding": {
+            **where,
+            "color": _colour(types),
+            "opacity": _fixed("opacity"),
+            "tooltip": _tips(("name", "type", "shape", "text", "share")),
+        },
+    }
     dark = [kind for i, kind in enumerate(types) if PALETTE[min(i, len(PALETTE) - 1)] in (BLUE, GREEN)]
-    label = {"mark": {"type": "text", "fontSize": 11, "fontWeight": 600},
-             "encoding": {"x": {**where["x"], "field": "cx"}, "y": {**where["y"], "field": "cy"},
-                          "text": {"field": "label"},
-                          "color": {"value": "#0D1512", "condition": {
-                              "value": "#FFFFFF", "test": {"field": "type", "oneOf": dark}}}}}
+    label = {
+        "mark": {"type": "text", "fontSize": 11, "fontWeight": 600},
+        "encoding": {
+            "x": {**where["x"], "field": "cx"},
+            "y": {**where["y"], "field": "cy"},
+            "text": {"field": "label"},
+            "color": {"value": "#0D1512", "condition": {"value": "#FFFFFF", "test": {"field": "type", "oneOf": dark}}},
+        },
+    }
     return themed({"data": {"values": values}, "layer": [rect, label]}, height=height)
+
+
+def _fitting(name: str, width: float) -> str:
+    """The longest end of a dotted name that a box has room for."""
+    parts = name.split(".")
+    ends = (".".join(parts[i:]) for i in range(len(parts)))
+    return next((end for end in ends if 7 * len(end) < width), "")
 
 
 def _tips(names: Sequence[str]) -> list[Spec]:
@@ -97,27 +142,49 @@ def histogram(counts: Sequence[int], edges: Sequence[float], *, x: str, y: str) 
     across = {"field": "low", "bin": {"binned": True}, "type": "quantitative", "title": x, "axis": {"tickCount": 5}}
     up = {"field": "n", "type": "quantitative", "title": y, "axis": {"format": "~s", "tickCount": 4}}
     mark = {"type": "bar", "color": GREEN, "cornerRadiusEnd": 0, "binSpacing": 0}
-    return themed({"data": {"values": values}, "mark": mark,
-                   "encoding": {"x": across, "x2": {"field": "high"}, "y": up}}, height=190)
+    return themed(
+        {"data": {"values": values}, "mark": mark, "encoding": {"x": across, "x2": {"field": "high"}, "y": up}},
+        height=190,
+    )
 
 
 def by_class(rows: Sequence[Row], *, x: str, before: str, after: str) -> Spec:
     """Share right in every class: a line from the original's dot to the slimmed model's."""
-    points = [{"name": r["name"], "who": who, "share": r[key]} for r in rows
-              for who, key in ((before, "before"), (after, "after")) if r[key] is not None]
+    points = [
+        {"name": r["name"], "who": who, "share": r[key]}
+        for r in rows
+        for who, key in ((before, "before"), (after, "after"))
+        if r[key] is not None
+    ]
     axis_y = {"field": "name", "type": "nominal", "title": None, "sort": None}
     axis_x = {"type": "quantitative", "title": x, "axis": {"format": ".0%"}, "scale": {"zero": False, "nice": True}}
-    return themed({"layer": [
-        {"data": {"values": [r for r in rows if r["before"] is not None]},
-         "mark": {"type": "rule", "strokeWidth": 2, "color": GREY, "opacity": 0.6},
-         "encoding": {"y": axis_y, "x": {**axis_x, "field": "before"}, "x2": {"field": "after"}}},
-        {"data": {"values": points}, "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
-         "encoding": {"y": axis_y, "x": {**axis_x, "field": "share"},
-                      "color": _nominal("who", [before, after], [GREY, GREEN]),
-                      "shape": _nominal("who", [before, after], ["circle", "diamond"]),
-                      "tooltip": [{"field": "name", "title": " "}, {"field": "who", "title": " "},
-                                  {"field": "share", "title": " ", "format": ".1%"}]}},
-    ]}, height=110 + 24 * len(rows))
+    return themed(
+        {
+            "layer": [
+                {
+                    "data": {"values": [r for r in rows if r["before"] is not None]},
+                    "mark": {"type": "rule", "strokeWidth": 2, "color": GREY, "opacity": 0.6},
+                    "encoding": {"y": axis_y, "x": {**axis_x, "field": "before"}, "x2": {"field": "after"}},
+                },
+                {
+                    "data": {"values": points},
+                    "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
+                    "encoding": {
+                        "y": axis_y,
+                        "x": {**axis_x, "field": "share"},
+                        "color": _nominal("who", [before, after], [GREY, GREEN]),
+                        "shape": _nominal("who", [before, after], ["circle", "diamond"]),
+                        "tooltip": [
+                            {"field": "name", "title": " "},
+                            {"field": "who", "title": " "},
+                            {"field": "share", "title": " ", "format": ".1%"},
+                        ],
+                    },
+                },
+            ]
+        },
+        height=110 + 24 * len(rows),
+    )
 
 
 def confusion(table: Sequence[Sequence[int]], names: Sequence[str], *, x: str, y: str) -> Spec:
@@ -125,44 +192,88 @@ def confusion(table: Sequence[Sequence[int]], names: Sequence[str], *, x: str, y
     values = []
     for i, line in enumerate(table):
         total = sum(line) or 1
-        values += [{"label": names[i], "answer": names[j], "n": int(n), "share": n / total}
-                   for j, n in enumerate(line)]
+        values += [{"label": names[i], "answer": names[j], "n": int(n), "share": n / total} for j, n in enumerate(line)]
     few = len(names) <= 12
-    encoding = {"x": {"field": "answer", "type": "nominal", "sort": list(names), "title": x,
-                      "axis": {"labelAngle": -40}},
-                "y": {"field": "label", "type": "nominal", "sort": list(names), "title": y}}
-    cells = {"mark": "rect", "encoding": {**encoding, "color": {
-        "field": "share", "type": "quantitative", "legend": None,
-        "scale": {"type": "sqrt", "domain": [0, 1], "range": ["#F1F6F4", "#00634A"]}},
-        "tooltip": [{"field": "label", "title": y}, {"field": "answer", "title": x}, {"field": "n", "title": " "}]}}
-    text = {"transform": [{"filter": "datum.n > 0"}], "mark": {"type": "text", "fontSize": 11},
-            "encoding": {**encoding, "text": {"field": "n"}, "color": {
-                "condition": {"test": "datum.share > 0.3", "value": "#FFFFFF"}, "value": "#13211C"}}}
-    return themed({"data": {"values": values}, "layer": [cells, text] if few else [cells]},
-                  height=min(150 + 28 * len(names), 760))
+    encoding = {
+        "x": {"field": "answer", "type": "nominal", "sort": list(names), "title": x, "axis": {"labelAngle": -40}},
+        "y": {"field": "label", "type": "nominal", "sort": list(names), "title": y},
+    }
+    cells = {
+        "mark": "rect",
+        "encoding": {
+            **encoding,
+            "color": {
+                "field": "share",
+                "type": "quantitative",
+                "legend": None,
+                "scale": {"type": "sqrt", "domain": [0, 1], "range": ["#F1F6F4", "#00634A"]},
+            },
+            "tooltip": [{"field": "label", "title": y}, {"field": "answer", "title": x}, {"field": "n", "title": " "}],
+        },
+    }
+    text = {
+        "transform": [{"filter": "datum.n > 0"}],
+        "mark": {"type": "text", "fontSize": 11},
+        "encoding": {
+            **encoding,
+            "text": {"field": "n"},
+            "color": {"condition": {"test": "datum.share > 0.3", "value": "#FFFFFF"}, "value": "#13211C"},
+        },
+    }
+    return themed(
+        {"data": {"values": values}, "layer": [cells, text] if few else [cells]}, height=min(150 + 28 * len(names), 760)
+    )
 
 
-def attempts(rows: Sequence[Row], *, x: str, y: str, front: Sequence[int], chosen: int | None,
-             legend: Mapping[str, str]) -> Spec:
+def attempts(
+    rows: Sequence[Row], *, x: str, y: str, front: Sequence[int], chosen: int | None, legend: Mapping[str, str]
+) -> Spec:
     """Attempts, worth against cost; the Pareto front as a stepped line; a click picks one."""
     kinds = [legend["original"], legend["front"], legend["other"]]
-    values = [{**row, "size": 260 if row["number"] == chosen else 120,
-               "kind": kinds[0] if row["original"] else kinds[1] if i in front else kinds[2]}
-              for i, row in enumerate(rows)]
+    values = [
+        {
+            **row,
+            "size": 260 if row["number"] == chosen else 120,
+            "kind": kinds[0] if row["original"] else kinds[1] if i in front else kinds[2],
+        }
+        for i, row in enumerate(rows)
+    ]
     line = [values[i] for i in front]
-    axis_x = {"field": "x", "type": "quantitative", "title": x, "axis": {"format": "~s", "tickCount": 6},
-              "scale": {"zero": True}}
-    axis_y = {"field": "y", "type": "quantitative", "title": y, "axis": {"format": ".1%"},
-              "scale": {"zero": False, "nice": True}}
-    dots = {"data": {"values": values}, "params": _click("number"),
-            "mark": {"type": "point", "filled": True, "opacity": 1, "cursor": "pointer"},
-            "encoding": {"x": axis_x, "y": axis_y, "size": _fixed("size"),
-                         "color": _nominal("kind", kinds, [BLUE, GREEN, GREY]),
-                         "shape": _nominal("kind", kinds, ["square", "diamond", "circle"]),
-                         "tooltip": [{"field": "title", "title": " "}, {"field": "tip", "title": " "}]}}
-    bounds = {"data": {"values": values}, "mark": {"type": "rule", "opacity": 0.35, "color": GREY},
-              "encoding": {"x": axis_x, "y": {**axis_y, "field": "low"}, "y2": {"field": "high"}}}
-    steps = {"data": {"values": line},
-             "mark": {"type": "line", "interpolate": "step-after", "color": GREEN, "opacity": 0.7},
-             "encoding": {"x": axis_x, "y": axis_y}}
+    axis_x = {
+        "field": "x",
+        "type": "quantitative",
+        "title": x,
+        "axis": {"format": "~s", "tickCount": 6},
+        "scale": {"zero": True},
+    }
+    axis_y = {
+        "field": "y",
+        "type": "quantitative",
+        "title": y,
+        "axis": {"format": ".1%"},
+        "scale": {"zero": False, "nice": True},
+    }
+    dots = {
+        "data": {"values": values},
+        "params": _click("number"),
+        "mark": {"type": "point", "filled": True, "opacity": 1, "cursor": "pointer"},
+        "encoding": {
+            "x": axis_x,
+            "y": axis_y,
+            "size": _fixed("size"),
+            "color": _nominal("kind", kinds, [BLUE, GREEN, GREY]),
+            "shape": _nominal("kind", kinds, ["square", "diamond", "circle"]),
+            "tooltip": [{"field": "title", "title": " "}, {"field": "tip", "title": " "}],
+        },
+    }
+    bounds = {
+        "data": {"values": values},
+        "mark": {"type": "rule", "opacity": 0.35, "color": GREY},
+        "encoding": {"x": axis_x, "y": {**axis_y, "field": "low"}, "y2": {"field": "high"}},
+    }
+    steps = {
+        "data": {"values": line},
+        "mark": {"type": "line", "interpolate": "step-after", "color": GREEN, "opacity": 0.7},
+        "encoding": {"x": axis_x, "y": axis_y},
+    }
     return themed({"layer": [bounds, steps, dots]}, height=380)

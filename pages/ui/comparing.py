@@ -17,8 +17,10 @@ from pages.ui import charts, errors, frame
 from pages.ui.text import named, t
 
 _COSTS: dict[str, Callable[[Attempt, float], float]] = {
-    "size": lambda a, base: a.evaluation.size_bytes, "params": lambda a, base: a.evaluation.params,
-    "macs": lambda a, base: a.evaluation.macs, "latency": lambda a, base: latency_ms(a, base),
+    "size": lambda a, base: a.evaluation.size_bytes,
+    "params": lambda a, base: a.evaluation.params,
+    "macs": lambda a, base: a.evaluation.macs,
+    "latency": lambda a, base: latency_ms(a, base),
 }
 
 
@@ -66,17 +68,35 @@ def with_original(known: Sequence[Attempt]) -> tuple[Attempt, ...]:
 def draw_chart(known: Sequence[Attempt]) -> int | None:
     """The chart; the number of the attempt that was clicked, if any."""
     labelled = known[0].evaluation.top1 is not None
-    cost = st.segmented_control(t("compare.against"), list(_COSTS), default="size", required=True, key="compare-cost",
-                                format_func=named("compare", _COSTS), persist_state="session")
+    cost = st.segmented_control(
+        t("compare.against"),
+        list(_COSTS),
+        default="size",
+        required=True,
+        key="compare-cost",
+        format_func=named("compare", _COSTS),
+        persist_state="session",
+    )
     value = _COSTS.get(cost or "size", _COSTS["size"])
     base = base_latency_ms(known)
     rows = [_row(a, value(a, base), labelled) for a in known]
     front = pareto([(r["x"], r["y"]) for r in rows])
     legend = {key: t(f"compare.{key}") for key in ("original", "front", "other")}
-    spec = charts.attempts(rows, x=t(f"compare.{cost}.axis"), y=t("cost.accuracy" if labelled else "cost.agreement"),
-                           front=front, chosen=None, legend=legend)
-    event = st.vega_lite_chart(spec, key=f"compare-{cost}-{known[0].model[:12]}", on_select="rerun",
-                               selection_mode="pick", alt=t("compare.alt", n=len(known)))
+    spec = charts.attempts(
+        rows,
+        x=t(f"compare.{cost}.axis"),
+        y=t("cost.accuracy" if labelled else "cost.agreement"),
+        front=front,
+        chosen=None,
+        legend=legend,
+    )
+    event = st.vega_lite_chart(
+        spec,
+        key=f"compare-{cost}-{known[0].model[:12]}",
+        on_select="rerun",
+        selection_mode="pick",
+        alt=t("compare.alt", n=len(known)),
+    )
     st.caption(t("compare.text"))
     picked = event.selection.get("pick") or []
     return int(picked[0]["number"]) if picked and "number" in picked[0] else None
@@ -85,27 +105,56 @@ def draw_chart(known: Sequence[Attempt]) -> int | None:
 def _row(a: Attempt, cost: float, labelled: bool) -> dict[str, Any]:
     e = a.evaluation
     low, high = (e.top1_low, e.top1_high) if labelled else (e.agreement_low, e.agreement_high)
-    return {"number": a.number, "x": cost, "y": a.quality, "original": a.is_original, "title": title(a.recipe),
-            "low": a.quality if low is None else low, "high": a.quality if high is None else high,
-            "tip": f"{units.percent(a.quality)} · {units.size(e.size_bytes)} · {units.count(e.macs)} MACs"}
+    return {
+        "number": a.number,
+        "x": cost,
+        "y": a.quality,
+        "original": a.is_original,
+        "title": title(a.recipe),
+        "low": a.quality if low is None else low,
+        "high": a.quality if high is None else high,
+        "tip": f"{units.percent(a.quality)} · {units.size(e.size_bytes)} · {units.count(e.macs)} MACs",
+    }
 
 
 def draw_table(known: Sequence[Attempt], chosen: int | None) -> int | None:
     """The table; the number of the attempt picked there, else the one picked in the chart."""
     base = base_latency_ms(known)
-    table = pd.DataFrame([{
-        "what": title(a.recipe), "quality": a.quality, "params": units.count(a.evaluation.params),
-        "macs": units.count(a.evaluation.macs), "size": units.size(a.evaluation.size_bytes),
-        "gzip": units.size(a.evaluation.gzip_bytes),
-        "latency": units.milliseconds(latency_ms(a, base)) if base else "–"} for a in known])
+    table = pd.DataFrame(
+        [
+            {
+                "what": title(a.recipe),
+                "quality": 100 * a.quality,
+                "params": units.count(a.evaluation.params),
+                "macs": units.count(a.evaluation.macs),
+                "size": units.size(a.evaluation.size_bytes),
+                "gzip": units.size(a.evaluation.gzip_bytes),
+                "latency": units.milliseconds(latency_ms(a, base)) if base else "–",
+            }
+            for a in known
+        ]
+    )
     labelled = known[0].evaluation.top1 is not None
-    columns = {"what": st.column_config.TextColumn(t("compare.what"), width="large"),
-               "quality": st.column_config.NumberColumn(t("cost.accuracy" if labelled else "cost.agreement"),
-                                                        format="percent"),
-               "params": t("cost.params"), "macs": t("cost.macs"), "size": t("cost.file"), "gzip": t("strip.gzip"),
-               "latency": t("cost.latency")}
-    event = st.dataframe(table, hide_index=True, column_config=columns, on_select="rerun", selection_mode="single-row",
-                         key=f"attempts-{known[0].model[:12]}-{known[0].samples[:12]}", alt=t("compare.table"))
+    columns = {
+        "what": st.column_config.TextColumn(t("compare.what"), width="large"),
+        "quality": st.column_config.NumberColumn(
+            t("cost.accuracy" if labelled else "cost.agreement"), format="%.1f %%"
+        ),
+        "params": t("cost.params"),
+        "macs": t("cost.macs"),
+        "size": t("cost.file"),
+        "gzip": t("strip.gzip"),
+        "latency": t("cost.latency"),
+    }
+    event = st.dataframe(
+        table,
+        hide_index=True,
+        column_config=columns,
+        on_select="rerun",
+        selection_mode="single-row",
+        key=f"attempts-{known[0].model[:12]}-{known[0].samples[:12]}",
+        alt=t("compare.table"),
+    )
     rows = event.selection.rows
     return known[rows[0]].number if rows and rows[0] < len(known) else chosen
 
@@ -120,8 +169,9 @@ def draw_return(known: Sequence[Attempt], chosen: int | None) -> None:
         st.session_state["return-to"] = known[-1].number
     with st.container(horizontal=True, vertical_alignment="bottom"):
         titles = {n: title(a.recipe) for n, a in numbers.items()}
-        st.selectbox(t("compare.pick"), list(numbers), format_func=lambda n: titles.get(n, str(n)), key="return-to",
-                     width=420)
+        st.selectbox(
+            t("compare.pick"), list(numbers), format_func=lambda n: titles.get(n, str(n)), key="return-to", width=420
+        )
         if st.button(t("compare.return"), type="primary", key="return"):
             try:
                 frame.load_recipe(numbers[st.session_state["return-to"]].recipe)

@@ -25,7 +25,7 @@ STYLE = """
 .sl-line .a{font-weight:700;color:light-dark(#00664F,#5FD3B3)}
 .sl-line .d{font-size:.74rem;opacity:.8;white-space:nowrap}
 @media(max-width:640px){.sl-line{gap:.1rem .4rem}.sl-line .l,.sl-line .d{font-size:.66rem}
- .sl-line .v{font-size:.82rem}.sl-line .v.two .b,.sl-line .v.two .s{display:none}}
+ .sl-line .v{font-size:.82rem}.sl-line .v.two .b{display:block;font-size:.66rem}.sl-line .v.two .s{display:none}}
 """
 
 
@@ -49,12 +49,17 @@ def cells() -> tuple[Cell, ...]:
     after = known.after if known else _planned()
     labels = _labels()
     slimmed = bool(s.recipe.steps)
-    rows = [(units.count, before.params, after.params if after else None),
-            (units.count, before.macs, after.macs if after else None),
-            (units.size, before.size_bytes, after.size_bytes if after else None)]
-    line = [Cell(label=labels[i], before=show(b), **_after(show, b, a, estimate=i == 2 and known is None))
-            if slimmed and a is not None else Cell(label=labels[i], before=show(b))
-            for i, (show, b, a) in enumerate(rows)]
+    rows = [
+        (units.count, before.params, after.params if after else None),
+        (units.count, before.macs, after.macs if after else None),
+        (units.size, before.size_bytes, after.size_bytes if after else None),
+    ]
+    line = [
+        Cell(label=labels[i], before=show(b), **_after(show, b, a, estimate=i == 2 and known is None))
+        if slimmed and a is not None
+        else Cell(label=labels[i], before=show(b))
+        for i, (show, b, a) in enumerate(rows)
+    ]
     return (*line, _accuracy(labels[3]), _latency(labels[4]))
 
 
@@ -63,7 +68,7 @@ def _after(show: Callable[[float], str], before: float, after: float, estimate: 
 
 
 def _labels() -> tuple[str, ...]:
-    return (t("cost.params"), t("cost.macs"), t("cost.file"), t("cost.accuracy"), t("cost.latency"))
+    return (t("cost.params"), t("line.macs"), t("cost.file"), t("line.accuracy"), t("cost.latency"))
 
 
 def _planned() -> service.Cost | None:
@@ -78,15 +83,27 @@ def _accuracy(label: str) -> Cell:
     s = session()
     known, (before, _) = measuring.attempt(s), measuring.original(s)
     if known and known.evaluation.top1 is None and known.evaluation.agreement is not None:
-        return Cell(label=t("cost.agreement"), before=units.percent(1.0, 0),
-                    after="" if known.is_original else units.percent(known.evaluation.agreement))
+        return Cell(
+            label=t("line.agreement"),
+            before=units.percent(1.0, 0),
+            after="" if known.is_original else units.percent(known.evaluation.agreement),
+        )
     if before is None:
         return Cell(label=label, before="–", after=_pending())
     if known is None or known.is_original or known.evaluation.top1 is None:
         return Cell(label=label, before=units.percent(before), after=_pending() if s.recipe.steps else "")
-    points = 100 * (known.evaluation.top1 - before)
-    return Cell(label=label, before=units.percent(before), after=units.percent(known.evaluation.top1),
-                change=t("cost.points", n=f"{points:+.1f}".replace("-", "−")))
+    change = known.evaluation.difference
+    return Cell(
+        label=label,
+        before=units.percent(before),
+        after=units.percent(known.evaluation.top1),
+        change="" if change is None else t("cost.points", n=points(change)),
+    )
+
+
+def points(difference: float) -> str:
+    """A difference of shares in percentage points, with its sign."""
+    return f"{100 * difference:+.1f}".replace("-", "−")
 
 
 def _latency(label: str) -> Cell:
@@ -98,8 +115,9 @@ def _latency(label: str) -> Cell:
     if now is None:
         return Cell(label=label, before=units.milliseconds(before), after=_pending() if s.recipe.steps else "")
     was = known.evaluation.reference_latency_ms or before if known else before
-    return Cell(label=label, before=units.milliseconds(was), after=units.milliseconds(now),
-                change=units.change(was, now))
+    return Cell(
+        label=label, before=units.milliseconds(was), after=units.milliseconds(now), change=units.change(was, now)
+    )
 
 
 def _pending() -> str:
@@ -117,8 +135,10 @@ def _cell(cell: Cell) -> str:
         value += f'<span class="s"> → </span><span class="a">{escape(cell.after)}</span>'
     kind = "v two" if cell.after else "v"
     label = escape(cell.label)
-    return (f'<div title="{label}"><div class="l">{label}</div><div class="{kind}">{value}</div>'
-            f'<div class="d">{escape(cell.change) or "&nbsp;"}</div></div>')
+    return (
+        f'<div title="{label}"><div class="l">{label}</div><div class="{kind}">{value}</div>'
+        f'<div class="d">{escape(cell.change) or "&nbsp;"}</div></div>'
+    )
 
 
 def draw() -> None:

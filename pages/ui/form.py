@@ -43,15 +43,21 @@ class Form:
         if self.connections:
             steps.append({"kind": "connections", "amount": self.connections / 100, "scope": self.scope})
         if self.precision != "fp32":
-            steps.append({"kind": "precision", "format": self.precision, "ranges": self.ranges,
-                          "samples": self.calibration})
+            steps.append(
+                {"kind": "precision", "format": self.precision, "ranges": self.ranges, "samples": self.calibration}
+            )
         return Recipe.from_json({"seed": self.seed, "steps": steps})
 
     def _channels(self, overrides: dict[str, float]) -> dict[str, Any]:
         by_budget = self.goal != "same" and self.amount > 0
-        return {"kind": "channels", "amount": 0.0 if by_budget else self.amount / 100, "groups": overrides,
-                "budget": {"of": self.goal, "keep": 1 - self.amount / 100} if by_budget else None,
-                "criterion": self.criterion, "compensate": self.compensate}
+        return {
+            "kind": "channels",
+            "amount": 0.0 if by_budget else self.amount / 100,
+            "groups": overrides,
+            "budget": {"of": self.goal, "keep": 1 - self.amount / 100} if by_budget else None,
+            "criterion": self.criterion,
+            "compensate": self.compensate,
+        }
 
 
 def from_recipe(recipe: Recipe) -> tuple[Form, dict[str, float]]:
@@ -68,16 +74,22 @@ def from_recipe(recipe: Recipe) -> tuple[Form, dict[str, float]]:
             overrides = dict(step.groups)
     form = Form(**values)
     if form.recipe(overrides) != recipe:
-        raise RecipeError("Expected a recipe with at most one step each of channels, connections and precision, in "
-                          "this order and in whole per cent; run this one with python -m lwcore slim --recipe.")
+        raise RecipeError(
+            "Expected a recipe with at most one step each of channels, connections and precision, in "
+            "this order and in whole per cent; run this one with python -m lwcore slim --recipe."
+        )
     return form, overrides
 
 
 def _positions(step: Step) -> dict[str, Any]:
     if isinstance(step, Channels):
         budget = step.budget or Budget(keep=1 - step.amount)
-        return {"amount": round(100 * (1 - budget.keep)), "goal": step.budget.of if step.budget else "same",
-                "criterion": step.criterion, "compensate": step.compensate}
+        return {
+            "amount": round(100 * (1 - budget.keep)),
+            "goal": step.budget.of if step.budget else "same",
+            "criterion": step.criterion,
+            "compensate": step.compensate,
+        }
     if isinstance(step, Connections):
         return {"connections": round(100 * step.amount), "scope": step.scope}
     assert isinstance(step, Precision)

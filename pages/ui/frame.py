@@ -29,16 +29,29 @@ class Entry:
 
 
 PAGES: Registry[Entry] = Registry("page")
-for _name, _icon in (("start", "grid_view"), ("layers", "stacked_bar_chart"), ("slim", "tune"),
-                     ("compare", "scatter_plot"), ("take-home", "download")):
+for _name, _icon in (
+    ("start", "grid_view"),
+    ("layers", "stacked_bar_chart"),
+    ("slim", "tune"),
+    ("compare", "scatter_plot"),
+    ("take-home", "download"),
+):
     PAGES.add(_name, Entry(ROOT / "pages" / f"{_name.replace('-', '_')}.py", f":material/{_icon}:"))
 
 
 def pages() -> dict[str, st.Page]:
     """Name → page, titled in the session's language."""
-    return {name: st.Page(str(entry.file), title=t(f"page.{name}"), icon=entry.icon, url_path=name,
-                          default=name == "start", help=t(f"page.{name}.help"))
-            for name, entry in PAGES.items()}
+    return {
+        name: st.Page(
+            str(entry.file),
+            title=t(f"page.{name}"),
+            icon=entry.icon,
+            url_path=name,
+            default=name == "start",
+            help=t(f"page.{name}.help"),
+        )
+        for name, entry in PAGES.items()
+    }
 
 
 def open_page(name: str) -> None:
@@ -104,11 +117,27 @@ def draw_header() -> None:
     names = {ref: card.name for ref, card in service.gallery().items()} | dict(s.uploads)
     st.session_state["model-choice"] = s.model or None
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", key="header"):
-        st.selectbox(t("frame.model"), list(names), index=None, format_func=lookup(names), key="model-choice",
-                     placeholder=t("frame.choose"), label_visibility="collapsed", width=340, required=True,
-                     on_change=_model_changed)
-        st.segmented_control(t("frame.language"), list(LANGUAGES), key="language", format_func=lookup(LANGUAGES),
-                             required=True, label_visibility="collapsed", persist_state="session")
+        st.selectbox(
+            t("frame.model"),
+            list(names),
+            index=None,
+            format_func=lookup(names),
+            key="model-choice",
+            placeholder=t("frame.choose"),
+            label_visibility="collapsed",
+            width=340,
+            required=True,
+            on_change=_model_changed,
+        )
+        st.segmented_control(
+            t("frame.language"),
+            list(LANGUAGES),
+            key="language",
+            format_func=lookup(LANGUAGES),
+            required=True,
+            label_visibility="collapsed",
+            persist_state="session",
+        )
 
 
 def _model_changed() -> None:
@@ -134,8 +163,13 @@ def needs_model() -> None:
         st.image(str(ICONS / "mark.svg"), width=96, alt="")
         st.subheader(t("empty.title"), text_alignment="center", anchor=False)
         st.caption(t("empty.text"), text_alignment="center")
-        st.button(t("empty.action", name=service.gallery()[FIRST].name), type="primary", on_click=choose, args=(FIRST,),
-                  key="empty-open")
+        st.button(
+            t("empty.action", name=service.gallery()[FIRST].name),
+            type="primary",
+            on_click=choose,
+            args=(FIRST,),
+            key="empty-open",
+        )
         st.page_link(pages()["start"], label=t("empty.more"), icon=":material/grid_view:")
     raise PageEnd
 

@@ -22,9 +22,13 @@ def silhouette(widths: Sequence[float], width: int = 320, height: int = 56) -> s
     step = width / len(widths)
     bars = "".join(
         f'<rect x="{i * step:.1f}" y="{(height - max(3.0, w * height)) / 2:.1f}" width="{max(0.8, step * 0.68):.1f}" '
-        f'height="{max(3.0, w * height):.1f}" rx="{min(2.0, step * 0.3):.1f}"/>' for i, w in enumerate(widths))
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-            f'fill="{_COLOUR}">{bars}</svg>')
+        f'height="{max(3.0, w * height):.1f}" rx="{min(2.0, step * 0.3):.1f}"/>'
+        for i, w in enumerate(widths)
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        f'fill="{_COLOUR}">{bars}</svg>'
+    )
 
 
 def draw() -> None:

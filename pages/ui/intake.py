@@ -23,8 +23,12 @@ from pages.ui.text import lookup, named, note, plain, t
 def draw_model() -> None:
     """The box for an .onnx file, then the questions that the file itself does not answer."""
     st.caption(t("upload.text"))
-    dropped = st.file_uploader(t("upload.label"), key=f"model-{session().drops}", label_visibility="collapsed",
-                               max_upload_size=SETTINGS.upload_mb)
+    dropped = st.file_uploader(
+        t("upload.label"),
+        key=f"model-{session().drops}",
+        label_visibility="collapsed",
+        max_upload_size=SETTINGS.upload_mb,
+    )
     if dropped is not None:
         _take_model(dropped)
     try:
@@ -59,18 +63,33 @@ def _describe(ref: str) -> None:
             height = st.number_input(t("describe.height"), 1, 4096, spec.size[0])
             width = st.number_input(t("describe.width"), 1, 4096, spec.size[1])
             layout = st.selectbox(t("describe.layout"), ["NCHW", "NHWC"], index=["NCHW", "NHWC"].index(spec.layout))
-            color = st.selectbox(t("describe.color"), ["rgb", "gray"], index=["rgb", "gray"].index(spec.color),
-                                 format_func=named("color", ["rgb", "gray"]))
+            color = st.selectbox(
+                t("describe.color"),
+                ["rgb", "gray"],
+                index=["rgb", "gray"].index(spec.color),
+                format_func=named("color", ["rgb", "gray"]),
+            )
         with st.container(horizontal=True):
             mean = st.text_input(t("describe.mean"), _numbers(spec.mean), help=t("describe.mean.help"))
             std = st.text_input(t("describe.std"), _numbers(spec.std), help=t("describe.std.help"))
-        classes = st.text_area(t("describe.classes"), "\n".join(model.card.classes), help=t("describe.classes.help"),
-                               height=120)
+        classes = st.text_area(
+            t("describe.classes"), "\n".join(model.card.classes), help=t("describe.classes.help"), height=120
+        )
         if st.form_submit_button(t("describe.use"), type="primary", key="describe-use"):
-            _use(model, {"name": name or model.card.name,
-                         "classes": [line.strip() for line in classes.splitlines() if line.strip()],
-                         "input": {"size": [height, width], "layout": layout, "color": color, "mean": _read(mean),
-                                   "std": _read(std)}})
+            _use(
+                model,
+                {
+                    "name": name or model.card.name,
+                    "classes": [line.strip() for line in classes.splitlines() if line.strip()],
+                    "input": {
+                        "size": [height, width],
+                        "layout": layout,
+                        "color": color,
+                        "mean": _read(mean),
+                        "std": _read(std),
+                    },
+                },
+            )
 
 
 def _numbers(values: Sequence[float]) -> str:
@@ -99,14 +118,21 @@ def draw_samples() -> None:
     choices = measuring.sample_choices(s)
     st.session_state["sample-choice"] = measuring.samples(s).ref
     titles = {ref: _title(own) for ref, own in choices.items()}
-    st.selectbox(t("samples.label"), list(choices), format_func=lookup(titles), key="sample-choice",
-                 on_change=_samples_changed, width=520)
+    st.selectbox(
+        t("samples.label"),
+        list(choices),
+        format_func=lookup(titles),
+        key="sample-choice",
+        on_change=_samples_changed,
+        width=520,
+    )
     chosen = measuring.samples(s)
     for sentence in chosen.notes:
         st.caption(plain(note(sentence)))
     st.caption(t("samples.text"))
-    dropped = st.file_uploader(t("samples.upload"), accept_multiple_files=True, key=f"pictures-{s.drops}",
-                               max_upload_size=SETTINGS.upload_mb)
+    dropped = st.file_uploader(
+        t("samples.upload"), accept_multiple_files=True, key=f"pictures-{s.drops}", max_upload_size=SETTINGS.upload_mb
+    )
     if dropped:
         _take_samples(dropped)
     _collect_samples()
@@ -157,8 +183,13 @@ def _collect_samples() -> None:
     if result is None:
         measuring.wait("pictures", t("samples.reading"))
         return
-    own = OwnSamples(ref=result["samples"], name=result["name"], n=result["n"], labelled=result["labelled"],
-                     notes=tuple(result["notes"]))
+    own = OwnSamples(
+        ref=result["samples"],
+        name=result["name"],
+        n=result["n"],
+        labelled=result["labelled"],
+        notes=tuple(result["notes"]),
+    )
     s = session()
     known = tuple(o for o in s.own.get(ticket.model, ()) if o.ref != own.ref)
     update(own=put(s.own, ticket.model, (*known, own)), samples=put(s.samples, ticket.model, own.ref))

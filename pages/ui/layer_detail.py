@@ -27,8 +27,9 @@ def draw(view: View) -> None:
     if row is None:
         return
     st.session_state["layer-choice"] = row["name"]
-    st.selectbox(t("layers.pick"), names, key="layer-choice",
-                 on_change=lambda: update(layer=st.session_state["layer-choice"]))
+    st.selectbox(
+        t("layers.pick"), names, key="layer-choice", on_change=lambda: update(layer=st.session_state["layer-choice"])
+    )
     _facts(row)
     _weights(view.ref, row)
     _coupled(view.ref, row)
@@ -36,9 +37,16 @@ def draw(view: View) -> None:
 
 def _facts(row: dict[str, Any]) -> None:
     st.text(f"{row['kind']}  →  {row['shape']}")
-    st.markdown(t("layers.facts", params=f"{row['params']:,}", macs=units.count(row["macs"]),
-                  flops=units.count(2 * row["macs"]), weights=units.size(row["weight_bytes"]),
-                  activations=units.size(row["activation_bytes"])))
+    st.markdown(
+        t(
+            "layers.facts",
+            params=f"{row['params']:,}",
+            macs=units.count(row["macs"]),
+            flops=units.count(2 * row["macs"]),
+            weights=units.size(row["weight_bytes"]),
+            activations=units.size(row["activation_bytes"]),
+        )
+    )
     if row.get("note"):
         st.text(note(row["note"]))
 
@@ -60,8 +68,10 @@ def _weights(ref: str, row: dict[str, Any]) -> None:
         st.caption(t("layers.no_weights"))
         return
     counts, edges, zeros = found
-    st.vega_lite_chart(charts.histogram(counts, edges, x=t("layers.value"), y=t("layers.how_many")),
-                       alt=t("layers.histogram.alt", low=f"{edges[0]:.2g}", high=f"{edges[-1]:.2g}"))
+    st.vega_lite_chart(
+        charts.histogram(counts, edges, x=t("layers.value"), y=t("layers.how_many")),
+        alt=t("layers.histogram.alt", low=f"{edges[0]:.2g}", high=f"{edges[-1]:.2g}"),
+    )
     if zeros > 0:
         st.caption(t("layers.zeros", share=units.percent(zeros)))
 
@@ -94,8 +104,13 @@ def _tenth(ref: str, group: str) -> None:
     except LwcoreError as error:
         st.text(note(str(error)))
         return
-    st.markdown(t("layers.tenth", params=units.count(plan.before.params - plan.after.params),
-                  macs=units.count(plan.before.macs - plan.after.macs),
-                  share=units.change(plan.before.macs, plan.after.macs)))
+    st.markdown(
+        t(
+            "layers.tenth",
+            params=units.count(plan.before.params - plan.after.params),
+            macs=units.count(plan.before.macs - plan.after.macs),
+            share=units.change(plan.before.macs, plan.after.macs),
+        )
+    )
     if ref == session().model:
         st.caption(t("layers.tenth.hint"))

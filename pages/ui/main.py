@@ -16,8 +16,9 @@ from pages.ui import costline, frame, measuring  # noqa: E402  (the path above c
 from pages.ui.errors import PageEnd  # noqa: E402
 from pages.ui.text import t  # noqa: E402
 
-st.set_page_config(page_title="SlimLab", page_icon=str(frame.ICONS / "icon.png"), layout="wide",
-                   menu_items={"about": t("about")})
+st.set_page_config(
+    page_title="SlimLab", page_icon=str(frame.ICONS / "icon.png"), layout="wide", menu_items={"about": t("about")}
+)
 st.logo(str(frame.ICONS / "logo.svg"), size="large")
 frame.enter()
 page = st.navigation(list(frame.pages().values()), position="top")

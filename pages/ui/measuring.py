@@ -11,7 +11,7 @@ from lwcore.samples import builtin
 from lwcore.scenarios import Attempt
 from pages.ui import service
 from pages.ui.state import OwnSamples, Session, Ticket, put, session, update
-from pages.ui.text import note, t
+from pages.ui.text import known, note, t
 
 _LIVE = ("queued", "running")
 _POLL_SECONDS = 0.2
@@ -27,7 +27,7 @@ def sample_choices(s: Session) -> dict[str, OwnSamples]:
 
 def _builtin(ref: str) -> OwnSamples:
     entry = builtin.SETS[ref]
-    return OwnSamples(ref=ref, name=entry.title, n=entry.n, labelled=entry.labelled)
+    return OwnSamples(ref=ref, name=known(f"samples.{ref}", entry.title), n=entry.n, labelled=entry.labelled)
 
 
 def samples(s: Session) -> OwnSamples:
@@ -43,9 +43,9 @@ def attempt(s: Session) -> Attempt | None:
 
 def original(s: Session) -> tuple[float | None, float | None]:
     """Measured accuracy (None without labels) and latency of the original, from any attempt on the same samples."""
-    for known in reversed(s.log.of(s.model, samples(s).ref)):
-        e = known.evaluation
-        accuracy = e.top1 if known.is_original else e.reference_top1
+    for measured in reversed(s.log.of(s.model, samples(s).ref)):
+        e = measured.evaluation
+        accuracy = e.top1 if measured.is_original else e.reference_top1
         return accuracy, e.reference_latency_ms or e.latency_ms
     return None, None
 
@@ -141,8 +141,11 @@ def watch(quiet: bool = False) -> None:
 
 
 def _progress(status: service.JobStatus) -> None:
-    words = t("measure.queued", n=status.position) if status.state == "queued" and status.position else (
-        t("measure.running", what=note(status.message)) if status.message else t("measure.starting"))
+    words = (
+        t("measure.queued", n=status.position)
+        if status.state == "queued" and status.position
+        else (t("measure.running", what=note(status.message)) if status.message else t("measure.starting"))
+    )
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.progress(min(1.0, max(0.0, status.progress)), text=words)
         st.button(t("measure.cancel"), key="cancel-measure", on_click=stop, icon=":material/close:")

@@ -9,6 +9,7 @@ from lwcore.errors import LwcoreError
 from lwcore.evaluation.result import Evaluation
 from lwcore.scenarios import Attempt
 from pages.ui import charts, errors, measuring, pictures, service
+from pages.ui.costline import points
 from pages.ui.state import Session, session
 from pages.ui.text import named, note, plain, t
 
@@ -43,9 +44,14 @@ def draw() -> None:
 
 def _estimated(s: Session, plan: service.Plan) -> None:
     st.markdown(t("result.estimate.title"))
-    st.markdown(t("result.estimate", params=units.change(plan.before.params, plan.after.params),
-                  macs=units.change(plan.before.macs, plan.after.macs),
-                  size=units.change(plan.before.size_bytes, plan.after.size_bytes)))
+    st.markdown(
+        t(
+            "result.estimate",
+            params=units.change(plan.before.params, plan.after.params),
+            macs=units.change(plan.before.macs, plan.after.macs),
+            size=units.change(plan.before.size_bytes, plan.after.size_bytes),
+        )
+    )
     if s.measuring:
         measuring.watch()
         return
@@ -53,8 +59,14 @@ def _estimated(s: Session, plan: service.Plan) -> None:
         errors.tell(s.failed[1])
     if not measuring.by_itself(s):
         st.caption(t("measure.slow"))
-    st.button(t("measure.button"), key="measure", type="primary", on_click=measuring.keep_up, args=(True,),
-              icon=":material/speed:")
+    st.button(
+        t("measure.button"),
+        key="measure",
+        type="primary",
+        on_click=measuring.keep_up,
+        args=(True,),
+        icon=":material/speed:",
+    )
 
 
 def _measured(known: Attempt) -> None:
@@ -91,9 +103,13 @@ def _headline_original(e: Evaluation) -> None:
 def verdict(e: Evaluation) -> str:
     """The paired test in plain words."""
     difference, p = e.difference or 0.0, e.p_value if e.p_value is not None else 1.0
-    values = {"points": f"{100 * abs(difference):.1f}", "n": f"{e.n:,}", "p": "< 0.001" if p < 0.001 else f"= {p:.2g}",
-              "low": f"{100 * (e.difference_low or 0):+.1f}".replace("-", "−"),
-              "high": f"{100 * (e.difference_high or 0):+.1f}".replace("-", "−")}
+    values = {
+        "points": points(difference)[1:],
+        "n": f"{e.n:,}",
+        "p": "< 0.001" if p < 0.001 else f"= {p:.2g}",
+        "low": points(e.difference_low or 0),
+        "high": points(e.difference_high or 0),
+    }
     if not difference:
         return t("verdict.same", **values)
     if p >= _SURE:
@@ -110,12 +126,22 @@ def _strip(known: Attempt) -> None:
         _metric("strip.nonzeros", units.count(e.nonzeros), _delta(before.params, e.nonzeros), t("strip.nonzeros.help"))
         _metric("cost.macs", units.count(e.macs), _delta(before.macs, e.macs))
         _metric("cost.file", units.size(e.size_bytes), _delta(before.size_bytes, e.size_bytes))
-        _metric("strip.gzip", units.size(e.gzip_bytes), _delta(e.reference_gzip_bytes, e.gzip_bytes),
-                t("strip.gzip.help"))
+        _metric(
+            "strip.gzip", units.size(e.gzip_bytes), _delta(e.reference_gzip_bytes, e.gzip_bytes), t("strip.gzip.help")
+        )
         if now is not None:
-            _metric("cost.latency", units.milliseconds(now), _delta(was, now), t(
-                "strip.latency.help", low=units.milliseconds(e.latency_low_ms or now),
-                high=units.milliseconds(e.latency_high_ms or now), threads=e.threads, batch=e.latency_batch))
+            _metric(
+                "cost.latency",
+                units.milliseconds(now),
+                _delta(was, now),
+                t(
+                    "strip.latency.help",
+                    low=units.milliseconds(e.latency_low_ms or now),
+                    high=units.milliseconds(e.latency_high_ms or now),
+                    threads=e.threads,
+                    batch=e.latency_batch,
+                ),
+            )
 
 
 def _metric(key: str, value: str, delta: str | None, more: str | None = None) -> None:
@@ -134,13 +160,23 @@ def _notes(notes: tuple[str, ...]) -> None:
 
 def _details(known: Attempt) -> None:
     e = known.evaluation
-    parts = {"classes": bool(e.per_class), "confusion": bool(e.confusion or e.confused),
-             "changed": not known.is_original and bool(e.changed_total)}
+    parts = {
+        "classes": bool(e.per_class),
+        "confusion": bool(e.confusion or e.confused),
+        "changed": not known.is_original and bool(e.changed_total),
+    }
     shown = [name for name, there in parts.items() if there]
     if not shown:
         return
-    tab = st.segmented_control(t("result.details"), shown, default=shown[0], required=True, key="slim-tab",
-                               format_func=named("tab", shown), label_visibility="collapsed")
+    tab = st.segmented_control(
+        t("result.details"),
+        shown,
+        default=shown[0],
+        required=True,
+        key="slim-tab",
+        format_func=named("tab", shown),
+        label_visibility="collapsed",
+    )
     if tab == "classes":
         rows = [{"name": r.name, "before": r.before, "after": r.after} for r in e.per_class[:60]]
         spec = charts.by_class(rows, x=t("chart.share_right"), before=t("layers.original"), after=t("layers.slimmed"))

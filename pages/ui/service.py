@@ -70,8 +70,10 @@ def model(ref: str) -> Model:
 
 
 def _no_model(ref: str) -> Model:
-    raise lwcore.LwcoreError(f"Expected a built-in model or one that was uploaded here, found {ref[:80]!r}. "
-                             "Choose a model on the Start page.")
+    raise lwcore.LwcoreError(
+        f"Expected a built-in model or one that was uploaded here, found {ref[:80]!r}. "
+        "Choose a model on the Start page."
+    )
 
 
 @st.cache_resource(max_entries=64)
@@ -102,8 +104,11 @@ def plan(ref: str, recipe: Recipe, sensitivity: Mapping[str, Any] | None = None)
 def outline(ref: str) -> tuple[float, ...]:
     """The silhouette of a network: output channels of its convolutions and matrix products in order, 0–1."""
     graph = Graph.view(model(ref))
-    widths = [graph.shapes[n.output[0]][1] for n in graph.nodes
-              if n.op_type in ("Conv", "Gemm", "MatMul") and len(graph.shapes.get(n.output[0], ())) > 1]
+    widths = [
+        graph.shapes[n.output[0]][1]
+        for n in graph.nodes
+        if n.op_type in ("Conv", "Gemm", "MatMul") and len(graph.shapes.get(n.output[0], ())) > 1
+    ]
     most = max(widths, default=1)
     return tuple(math.sqrt(width / most) for width in widths)
 

@@ -30,8 +30,14 @@ def attempt() -> Attempt | None:
     if s.failed and s.failed[0] == s.recipe and s.failed[1]:
         errors.tell(s.failed[1])
     st.markdown(t("take.not_measured"))
-    st.button(t("measure.button"), key="measure", type="primary", on_click=measuring.keep_up, args=(True,),
-              icon=":material/speed:")
+    st.button(
+        t("measure.button"),
+        key="measure",
+        type="primary",
+        on_click=measuring.keep_up,
+        args=(True,),
+        icon=":material/speed:",
+    )
     return None
 
 
@@ -46,17 +52,52 @@ def draw_files(known: Attempt) -> None:
     """One card a file; the model is the primary action."""
     name, slimmed = stem(known), service.model(known.slimmed)
     with st.container(border=True, key="take-files"):
-        st.markdown(t("take.summary", what=title(known.recipe), size=units.size(slimmed.size_bytes),
-                      change=units.change(known.before.size_bytes, slimmed.size_bytes)))
-        st.download_button(t("take.onnx"), slimmed.data, f"{name}.onnx", "application/octet-stream", key="take-onnx",
-                           type="primary", icon=":material/download:", on_click="ignore")
+        st.markdown(
+            t(
+                "take.summary",
+                what=title(known.recipe),
+                size=units.size(slimmed.size_bytes),
+                change=units.change(known.before.size_bytes, slimmed.size_bytes),
+            )
+        )
+        st.download_button(
+            t("take.onnx"),
+            slimmed.data,
+            f"{name}.onnx",
+            "application/octet-stream",
+            key="take-onnx",
+            type="primary",
+            icon=":material/download:",
+            on_click="ignore",
+        )
         with st.container(horizontal=True):
-            st.download_button(t("take.card"), lambda: slimmed.card_json().encode(), f"{name}.json", "application/json",
-                               key="take-card", on_click="ignore", icon=":material/badge:")
-            st.download_button(t("take.recipe"), known.recipe.dumps().encode(), f"{name}-recipe.json",
-                               "application/json", key="take-recipe", on_click="ignore", icon=":material/list_alt:")
-            st.download_button(t("take.report"), lambda: _report(known).encode(), f"{name}-report.html", "text/html",
-                               key="take-report", on_click="ignore", icon=":material/article:")
+            st.download_button(
+                t("take.card"),
+                lambda: slimmed.card_json().encode(),
+                f"{name}.json",
+                "application/json",
+                key="take-card",
+                on_click="ignore",
+                icon=":material/badge:",
+            )
+            st.download_button(
+                t("take.recipe"),
+                known.recipe.dumps().encode(),
+                f"{name}-recipe.json",
+                "application/json",
+                key="take-recipe",
+                on_click="ignore",
+                icon=":material/list_alt:",
+            )
+            st.download_button(
+                t("take.report"),
+                lambda: _report(known).encode(),
+                f"{name}-report.html",
+                "text/html",
+                key="take-report",
+                on_click="ignore",
+                icon=":material/article:",
+            )
         st.caption(t("take.text"))
 
 
@@ -76,18 +117,37 @@ def draw_lines(known: Attempt) -> None:
     calibration = service.model(known.model).card.calibration or samples
     if own:
         original = service.model(known.model)
-        st.download_button(t("take.original"), original.data, ref, "application/octet-stream", key="take-original",
-                           on_click="ignore", icon=":material/download:")
+        st.download_button(
+            t("take.original"),
+            original.data,
+            ref,
+            "application/octet-stream",
+            key="take-original",
+            on_click="ignore",
+            icon=":material/download:",
+        )
     name = stem(known)
-    st.code(f"python -m lwcore slim {ref} --recipe {name}-recipe.json --samples {calibration} --out {name}.onnx",
-            "bash", wrap_lines=True)
-    st.code("\n".join((
-        "from pathlib import Path", "import lwcore", "",
-        f"model = lwcore.load({ref!r})",
-        f"recipe = lwcore.Recipe.from_json({json.dumps(_minimal(known))})",
-        f"samples = lwcore.load_samples({calibration!r}, model)",
-        "slimmed = lwcore.apply(model, recipe, samples=samples)",
-        f"Path({name + '.onnx'!r}).write_bytes(slimmed.model.data)")), "python", wrap_lines=True)
+    st.code(
+        f"python -m lwcore slim {ref} --recipe {name}-recipe.json --samples {calibration} --out {name}.onnx",
+        "bash",
+        wrap_lines=True,
+    )
+    st.code(
+        "\n".join(
+            (
+                "from pathlib import Path",
+                "import lwcore",
+                "",
+                f"model = lwcore.load({ref!r})",
+                f"recipe = lwcore.Recipe.from_json({json.dumps(_minimal(known))})",
+                f"samples = lwcore.load_samples({calibration!r}, model)",
+                "slimmed = lwcore.apply(model, recipe, samples=samples)",
+                f"Path({name + '.onnx'!r}).write_bytes(slimmed.model.data)",
+            )
+        ),
+        "python",
+        wrap_lines=True,
+    )
 
 
 def _minimal(known: Attempt) -> dict[str, object]:

@@ -66,7 +66,7 @@ def _patterns() -> tuple[tuple[re.Pattern[str], str], ...]:
         if key.startswith("note."):
             names = re.split(r"\{(\w+)\}", text)
             pattern = "".join(f"(?P<{part}>.+?)" if i % 2 else re.escape(part) for i, part in enumerate(names))
-            found.append((re.compile(pattern + r"\Z"), key))
+            found.append((re.compile(pattern + r"\Z", re.DOTALL), key))
     return tuple(found)
 
 

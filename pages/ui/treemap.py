@@ -40,8 +40,9 @@ def _row(areas: Sequence[float], side: float) -> int:
     for count, area in enumerate(areas, start=1):
         total += area
         depth = total / (side or 1.0)
-        worst = max(max(depth * depth / a, a / (depth * depth)) if a and depth else float("inf")
-                    for a in (areas[0], area))
+        worst = max(
+            max(depth * depth / a, a / (depth * depth)) if a and depth else float("inf") for a in (areas[0], area)
+        )
         if worst > best:
             return count - 1
         best = worst

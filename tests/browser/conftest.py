@@ -30,9 +30,22 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port, home = _free_port(), tmp_path_factory.mktemp("home")
     log = (home / "server.log").open("w")
     process = subprocess.Popen(
-        [sys.executable, "-m", "streamlit", "run", str(ROOT / "app.py"), "--server.port", str(port),
-         "--server.address", "127.0.0.1"],
-        cwd=home, env={**os.environ, "SLIMLAB_HOME": str(home / "slimlab")}, stdout=log, stderr=log)
+        [
+            sys.executable,
+            "-m",
+            "streamlit",
+            "run",
+            str(ROOT / "app.py"),
+            "--server.port",
+            str(port),
+            "--server.address",
+            "127.0.0.1",
+        ],
+        cwd=home,
+        env={**os.environ, "SLIMLAB_HOME": str(home / "slimlab")},
+        stdout=log,
+        stderr=log,
+    )
     address = f"http://127.0.0.1:{port}"
     try:
         for _ in range(240):
@@ -65,8 +78,9 @@ def browser() -> Iterator[object]:
 @pytest.fixture
 def page(browser, server) -> Iterator[object]:  # type: ignore[no-untyped-def]
     """A fresh page; afterwards: nothing was fetched from anywhere but the server."""
-    context = browser.new_context(viewport={"width": 1440, "height": 1000}, locale="en-GB", accept_downloads=True,
-                                  base_url=server)
+    context = browser.new_context(
+        viewport={"width": 1440, "height": 1000}, locale="en-GB", accept_downloads=True, base_url=server
+    )
     page = context.new_page()
     page.set_default_timeout(60_000)
     fetched: list[str] = []
