@@ -10,7 +10,7 @@ def _scaled(value: float, steps: tuple[str, ...], base: float, digits: int) -> s
         if step == steps[-1] or abs(value) < base * (1 - 0.5 * 10.0**-digits):
             break
         value, whole = value / base, False
-    before = len(str(int(abs(value)))) if abs(value) >= 1 else 0
+    before = len(str(int(abs(value)))) if abs(value) >= 1 - 10.0**-digits else 0
     decimals = 0 if whole else max(0, digits - before)
     return f"{value:.{decimals}f} {step}".strip()
 
