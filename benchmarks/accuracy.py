@@ -49,6 +49,7 @@ DENSE, PLAIN, RECALIBRATED = "dense", "Torch-Pruning", "Torch-Pruning + BN recal
 OURS = {"ours": lwcore.Channels(),
         "ours, Gram": lwcore.Channels(criterion="gram"),
         "ours, MACs budget": lwcore.Channels(budget=lwcore.Budget(of="macs")),
+        "ours, Gram, MACs budget": lwcore.Channels(criterion="gram", budget=lwcore.Budget(of="macs")),
         "ours, one-shot": lwcore.Channels(compensate="one-shot"),
         "ours, no blocks of 8": lwcore.Channels(align=1)}
 ARMS = (*OURS, PLAIN, RECALIBRATED)

@@ -73,6 +73,7 @@ PLANS: dict[str, Plan] = {
         source="arXiv 1801.04381",
         epochs=6,
         small_epochs=3,
+        average=0.0,  # too few steps at full size to average over
     ),
     "efficientnet": Plan(
         title="EfficientNet",
@@ -80,6 +81,7 @@ PLANS: dict[str, Plan] = {
         source="arXiv 1905.11946",
         epochs=6,
         small_epochs=3,
+        average=0.0,  # too few steps at full size to average over
     ),
     "resnet20": Plan(
         title="ResNet-20",

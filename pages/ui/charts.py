@@ -15,6 +15,8 @@ PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, GREY)
 Spec = dict[str, Any]
 Row = Mapping[str, Any]
 _TREEMAP = (640, 400)
+# Boxes shrink with the page and letters do not: a label shows only where the box, as drawn, has room for it.
+_ROOM = f"(datum.x2 - datum.x) * width / {_TREEMAP[0]} > 6.6 * length(datum.label) + 4 ? 1 : 0"
 
 
 def themed(spec: Spec, height: int | None = None) -> Spec:
@@ -25,7 +27,7 @@ def themed(spec: Spec, height: int | None = None) -> Spec:
         "view": {"stroke": None},
         "axis": axis,
         "bar": {"cornerRadiusEnd": 3},
-        "legend": {"orient": "top", "title": None, "columns": 2},
+        "legend": {"orient": "top", "title": None, "columns": 3},
     }
     return base | ({"height": height} if height else {}) | spec | {"config": config}
 
@@ -114,7 +116,7 @@ def treemap(rows: Sequence[Row], *, value: str, types: Sequence[str], chosen: st
     }
     dark = [kind for i, kind in enumerate(types) if PALETTE[min(i, len(PALETTE) - 1)] in (BLUE, GREEN)]
     label = {
-        "mark": {"type": "text", "fontSize": 11, "fontWeight": 600},
+        "mark": {"type": "text", "fontSize": 11, "fontWeight": 600, "opacity": {"expr": _ROOM}},
         "encoding": {
             "x": {**where["x"], "field": "cx"},
             "y": {**where["y"], "field": "cy"},

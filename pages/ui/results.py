@@ -121,7 +121,7 @@ def _strip(known: Attempt) -> None:
     """The honest-size strip: all sizes together, so that none can flatter alone."""
     e, before = known.evaluation, known.before
     now, was = e.latency_ms, None if known.is_original else e.reference_latency_ms
-    with st.grid(3, border=True):
+    with st.grid(3, min_column_width=130, border=True):
         _metric("cost.params", units.count(e.params), _delta(before.params, e.params))
         _metric("strip.nonzeros", units.count(e.nonzeros), _delta(before.params, e.nonzeros), t("strip.nonzeros.help"))
         _metric("cost.macs", units.count(e.macs), _delta(before.macs, e.macs))

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from lwcore.analysis.coupling import Coupling
     from lwcore.slimming import Plan
 
-# Sliders answer by themselves where a measurement is about this many multiply–accumulates or fewer (a second or two).
+# Sliders answer by themselves where a measurement takes a second or two: by multiply–accumulates of all samples, and of
+# one, because compensation and calibration grow with the model even where there are few samples.
 _QUICK_MACS = 1.5e11
+_QUICK_MACS_ONE = 1e8
 _WARM = ("pandas", "pyarrow", "onnx", "PIL.Image", "lwcore.analysis.coupling", "lwcore.slimming")
 
 
@@ -115,7 +117,8 @@ def outline(ref: str) -> tuple[float, ...]:
 
 def is_quick(ref: str, samples: int) -> bool:
     """Whether measuring takes about a second, so that it needs no button."""
-    return cost(ref).macs * max(samples, 1) <= _QUICK_MACS
+    macs = cost(ref).macs
+    return macs <= _QUICK_MACS_ONE and macs * samples <= _QUICK_MACS
 
 
 def submit(task: str, arguments: dict[str, Any], owner: str) -> str:
