@@ -7,6 +7,7 @@ frame whenever a fresh server is first opened by a deep link.
 from __future__ import annotations
 
 import gc
+import logging
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,7 +16,9 @@ from typing import Any
 
 import anyio.to_thread
 import streamlit as st
-from starlette.routing import Mount
+from starlette.requests import Request
+from starlette.responses import RedirectResponse
+from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 ROOT = Path(__file__).resolve().parent
@@ -28,6 +31,8 @@ async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
     """Do the slow imports once and start the workers, before the first visitor comes."""
     from pages.ui import service
 
+    # Filling caches before there is a session is meant; Streamlit would warn about each.
+    logging.getLogger("streamlit.runtime.scriptrunner_utils.script_run_context").setLevel(logging.ERROR)
     await anyio.to_thread.run_sync(service.warm)
     gc.collect()
     gc.freeze()  # Streamlit collects after every script run; what never dies need not be looked at again
@@ -35,8 +40,16 @@ async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
     service.close()
 
 
+async def to_start(request: Request) -> RedirectResponse:
+    """`/start` is the first page, which Streamlit serves at `/` only; model, language and recipe go along."""
+    return RedirectResponse(request.url.replace(path=request.url.path.removesuffix("start")))
+
+
 app = st.App(
     str(ROOT / "pages" / "ui" / "main.py"),
     lifespan=lifespan,
-    routes=[Mount("/ui", app=StaticFiles(directory=str(ROOT / "assets" / "ui")), name="ui")],
+    routes=[
+        Mount("/ui", app=StaticFiles(directory=str(ROOT / "assets" / "ui")), name="ui"),
+        Route("/start", to_start),
+    ],
 )

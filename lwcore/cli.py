@@ -171,12 +171,14 @@ def _channels(options: argparse.Namespace) -> dict[str, Any] | None:
     if options.channels is None and budget is None:
         return None
     compensate = "none" if options.no_compensate else options.compensate
+    # Without compensation no samples are asked for, so the default is then a criterion that reads weights only.
+    criterion = options.criterion or ("l2" if compensate == "none" and budget is None else None)
     step = {
         "kind": Channels.kind,
         "amount": options.channels or 0.0,
         "budget": budget,
         "compensate": compensate,
-        "criterion": options.criterion,
+        "criterion": criterion,
         "align": options.align,
     }
     return {name: value for name, value in step.items() if value is not None}
@@ -277,7 +279,7 @@ def _slim_options(command: argparse.ArgumentParser) -> None:
     add_budget = command.add_mutually_exclusive_group().add_argument
     add_budget("--budget-macs", type=float, metavar="SHARE", help="keep this share of the MACs, shared by sensitivity")
     add_budget("--budget-params", type=float, metavar="SHARE", help="keep this share of the parameters")
-    add("--criterion", help="which channels go first (default: l2)")
+    add("--criterion", help="which channels go first (default: gram; l2 without compensation)")
     add("--compensate", choices=("sequential", "one-shot", "none"), help="re-fit what is left (default: sequential)")
     add("--no-compensate", action="store_true", help="the same as --compensate none")
     add("--align", type=int, metavar="N", help="keep whole blocks of N channels (default: 8; 1 removes single ones)")

@@ -43,7 +43,7 @@ class Channels:
     amount: float = 0.0
     groups: Mapping[str, float] = field(default_factory=dict)
     budget: Budget | None = None
-    criterion: str = "l2"
+    criterion: str = "gram"
     compensate: Compensation = "sequential"
     align: int = 8
 

@@ -8,12 +8,15 @@ of tasks), so everything heavy is imported inside the tasks.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from lwcore.errors import ModelError, SampleError
 from lwcore.progress import Progress, part
@@ -168,6 +171,28 @@ def find_sensitivity(store: Store, model: Model, samples: SampleSet, progress: P
     return made
 
 
+def find_moments(store: Store, model: Model, samples: SampleSet) -> None:
+    """Have the calibration statistics at hand: every slider position needs them, and every job is a new process."""
+    from lwcore.analysis.statistics import Moments
+    from lwcore.slimming.compensate import gather_moments, keep_moments
+
+    key = _kept_key(b"moments", model, samples)
+    arrays = store.arrays(key)
+    if arrays is not None:
+        names = json.loads(arrays["names"].tobytes())
+        parts = {
+            n: Moments(arrays[f"mean{i}"], arrays[f"gram{i}"], int(arrays["counts"][i])) for i, n in enumerate(names)
+        }
+        keep_moments(model, samples, parts)
+        return
+    made = gather_moments(model, samples)
+    arrays = {"names": np.frombuffer(json.dumps(list(made)).encode(), np.uint8)}
+    arrays["counts"] = np.array([m.count for m in made.values()])
+    for i, found in enumerate(made.values()):
+        arrays |= {f"mean{i}": found.mean, f"gram{i}": found.gram}
+    store.put_arrays(key, arrays)
+
+
 def _kept_key(what: bytes, model: Model, samples: SampleSet) -> str:
     return digest(
         what,
@@ -252,6 +277,7 @@ def measure(
     from lwcore.evaluation import evaluate
     from lwcore.recipe import Channels, Recipe
     from lwcore.slimming import apply
+    from lwcore.slimming.channels import reads_moments
 
     original = find_model(store, model)
     known = find_samples(store, samples, original)
@@ -262,6 +288,8 @@ def measure(
     if isinstance(first, Channels) and first.budget is not None:
         start = 0.3
         sensitivity = find_sensitivity(store, original, pictures, part(progress, 0.0, start))
+    if isinstance(first, Channels) and reads_moments(first):
+        find_moments(store, original, pictures)
     slimmed = apply(original, steps, samples=pictures, sensitivity=sensitivity, progress=part(progress, start, 0.55))
     progress(0.55, "Asking the original model")
     reference = find_reference(store, original, known)
@@ -280,9 +308,7 @@ def _shared(calibration: SampleSet, measured: SampleSet) -> tuple[str, ...]:
     """A word of warning when a model is measured on the pictures that it was re-fitted on."""
     if calibration.fingerprint != measured.fingerprint:
         return ()
-    return (
-        "Calibrated (without labels) on the same pictures it is measured on, which flatters the result a little.",
-    )
+    return ("Calibrated (without labels) on the same pictures it is measured on, which flatters the result a little.",)
 
 
 def _calibration(store: Store, model: Model, ref: str | None, samples: SampleSet) -> SampleSet:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -213,3 +216,24 @@ def test_a_strange_model_in_the_link_is_no_crash(jobs: InstantJobs) -> None:
     app = opened(model="../../etc/passwd")
     assert not app.exception
     assert app.toast
+
+
+def test_the_web_process_never_imports_torch(tmp_path: Path) -> None:
+    """Warming up and drawing a page of a chosen model leaves torch out of the process."""
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from streamlit.testing.v1 import AppTest\n"
+        "from pages.ui import service\n"
+        "app = AppTest.from_file(sys.argv[2], default_timeout=60)\n"
+        f"app.query_params['model'] = {MODEL!r}\n"
+        "app.run()\n"
+        "assert not app.exception, app.exception\n"
+        "service.coupling(app.query_params['model'][0] if isinstance(app.query_params['model'], list) else "
+        "app.query_params['model'])\n"
+        "service.close()\n"
+        "print([name for name in ('torch', 'torchinfo', 'torchvision') if name in sys.modules])\n"
+    )
+    environment = {**os.environ, "SLIMLAB_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", script, str(ROOT), MAIN]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=120)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr[-2000:]

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import lzma
 from pathlib import Path
 
 import numpy as np
@@ -153,7 +154,7 @@ def make(key: str, model: nn.Module) -> None:
     onnx.checker.check_model(full, full_check=True)
     check(model, full, entry["input"])  # type: ignore[arg-type]
     target = ASSETS / "models" / key
-    write(target.with_suffix(".onnx"), data)
+    write(target.with_suffix(".onnx.xz"), lzma.compress(data, preset=9 | lzma.PRESET_EXTREME))
     text = json.dumps(entry, indent=2, ensure_ascii=False)
     write(target.with_suffix(".json"), f"{text}\n".encode())
 

@@ -61,6 +61,11 @@ def _in_blocks(model: Model, step: Channels, exact: dict[str, int]) -> dict[str,
     return counts if abs(macs(counts) - target) <= NEAR * macs({}) else exact
 
 
+def reads_moments(step: Channels) -> bool:
+    """True when a step needs statistics of the dense model, which serve every amount."""
+    return CRITERIA[step.criterion].needs_samples or step.compensate == "one-shot"
+
+
 def portion(group: Group, amount: float) -> int:
     """Channels that an amount takes from a group: the nearest whole number, leaving at least one."""
     return min(group.channels - 1, int(group.channels * amount + 0.5 - 1e-9))
@@ -100,8 +105,7 @@ def prune(
             f"Criterion {step.criterion!r} with compensation {step.compensate!r} needs calibration samples; "
             "give some, or use criterion 'l2' and compensation 'none'."
         )
-    wants_moments = CRITERIA[step.criterion].needs_samples or step.compensate == "one-shot"
-    stats = gather_moments(model, samples) if wants_moments and samples is not None else {}
+    stats = gather_moments(model, samples) if reads_moments(step) and samples is not None else {}
     evidence = Evidence(dense, coupling, stats, np.random.default_rng(seed))
     keep = keep_best(coupling, counts, evidence, step.criterion)
     slim = cut(dense, coupling, keep)

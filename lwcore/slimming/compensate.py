@@ -199,6 +199,13 @@ def _own(cut: Cut, name: str, size: int, sign: int) -> tuple[str, int] | None:
     return (name, sign) if cut.slim.constants[cut.small.base(name)].size == size else None
 
 
+def keep_moments(model: Model, samples: SampleSet, known: dict[str, Moments]) -> None:
+    """Remember moments that were gathered before, perhaps by another process; the last few pairs are kept."""
+    while len(_MOMENTS) >= 4:
+        _MOMENTS.pop(next(iter(_MOMENTS)))
+    _MOMENTS[model.fingerprint, samples.fingerprint] = known
+
+
 def gather_moments(model: Model, samples: SampleSet) -> dict[str, Moments]:
     """Moments of every consumer's input on the calibration samples, remembered for the last few pairs."""
     key = (model.fingerprint, samples.fingerprint)
@@ -210,9 +217,7 @@ def gather_moments(model: Model, samples: SampleSet) -> dict[str, Moments]:
             for c in couple(model).consumers
             if c.groups == 1
         }
-        while len(_MOMENTS) >= 4:
-            _MOMENTS.pop(next(iter(_MOMENTS)))
-        _MOMENTS[key] = moments(graph, feed(graph, samples.take(count), model.card.input), vectors)
+        keep_moments(model, samples, moments(graph, feed(graph, samples.take(count), model.card.input), vectors))
     return _MOMENTS[key]
 
 

@@ -98,7 +98,7 @@ def treemap(rows: Sequence[Row], *, value: str, types: Sequence[str], chosen: st
     ]
     scale = {"zero": False, "nice": False}
     bare = {"type": "quantitative", "axis": None}
-    where = {
+    where: dict[str, Spec] = {
         "x": {**bare, "field": "x", "scale": {**scale, "domain": [0, width]}},
         "x2": {"field": "x2"},
         "y": {**bare, "field": "y", "scale": {**scale, "domain": [height, 0]}},

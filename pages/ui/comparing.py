@@ -135,7 +135,7 @@ def draw_table(known: Sequence[Attempt], chosen: int | None) -> int | None:
         ]
     )
     labelled = known[0].evaluation.top1 is not None
-    columns = {
+    columns: dict[str, Any] = {
         "what": st.column_config.TextColumn(t("compare.what"), width="large"),
         "quality": st.column_config.NumberColumn(
             t("cost.accuracy" if labelled else "cost.agreement"), format="%.1f %%"

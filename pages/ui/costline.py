@@ -9,6 +9,7 @@ from html import escape
 import streamlit as st
 
 from lwcore import units
+from lwcore.analysis.cost import Cost
 from lwcore.errors import LwcoreError
 from pages.ui import measuring, service
 from pages.ui.state import session
@@ -71,7 +72,7 @@ def _labels() -> tuple[str, ...]:
     return (t("cost.params"), t("line.macs"), t("cost.file"), t("line.accuracy"), t("cost.latency"))
 
 
-def _planned() -> service.Cost | None:
+def _planned() -> Cost | None:
     s = session()
     try:
         return measuring.plan(s).after if s.recipe.steps else None

@@ -27,7 +27,7 @@ class Form:
     amount: int = 0
     goal: str = "same"
     precision: str = "fp32"
-    criterion: str = "l2"
+    criterion: str = "gram"
     compensate: str = "sequential"
     connections: int = 0
     scope: str = "global"

@@ -8,6 +8,7 @@ from pathlib import Path
 import streamlit as st
 
 from lwcore.errors import LwcoreError
+from lwcore.recipe import Recipe
 from lwcore.registry import Registry
 from lwcore.settings import ROOT
 from lwcore.store import is_fingerprint
@@ -94,7 +95,7 @@ def _enter_recipe(link: str) -> None:
         st.toast(plain(note(str(error))), icon=":material/link_off:")
 
 
-def load_recipe(recipe: form.Recipe) -> None:
+def load_recipe(recipe: Recipe) -> None:
     """Set the sliders of Slim to a recipe; raises `RecipeError` when they cannot show it."""
     positions, overrides = form.from_recipe(recipe)
     for name in form.NAMES:
@@ -107,7 +108,7 @@ def choose(ref: str) -> None:
     if ref == session().model:
         return
     update(model=ref, failed=None)
-    load_recipe(form.Recipe())
+    load_recipe(Recipe())
     measuring.start("profile", f"profile-{ref}", {"model": ref})  # Layers is the next page that most people open
 
 

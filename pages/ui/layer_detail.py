@@ -27,12 +27,14 @@ def draw(view: View) -> None:
     if row is None:
         return
     st.session_state["layer-choice"] = row["name"]
-    st.selectbox(
-        t("layers.pick"), names, key="layer-choice", on_change=lambda: update(layer=st.session_state["layer-choice"])
-    )
+    st.selectbox(t("layers.pick"), names, key="layer-choice", on_change=_layer_changed)
     _facts(row)
     _weights(view.ref, row)
     _coupled(view.ref, row)
+
+
+def _layer_changed() -> None:
+    update(layer=st.session_state["layer-choice"])
 
 
 def _facts(row: dict[str, Any]) -> None:

@@ -177,8 +177,8 @@ class View:
                 for r in self.rows
             ]
         )
-        share = {"format": "percent", "min_value": 0.0, "max_value": 1.0}
-        columns = {
+        share: dict[str, Any] = {"format": "percent", "min_value": 0.0, "max_value": 1.0}
+        columns: dict[str, Any] = {
             "name": t("layers.name"),
             "type": t("layers.type"),
             "shape": t("layers.shape"),

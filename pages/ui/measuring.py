@@ -7,8 +7,10 @@ from typing import Any
 import streamlit as st
 
 from lwcore.errors import LwcoreError
+from lwcore.jobs import JobStatus
 from lwcore.samples import builtin
 from lwcore.scenarios import Attempt
+from lwcore.slimming import Plan
 from pages.ui import service
 from pages.ui.state import OwnSamples, Session, Ticket, put, session, update
 from pages.ui.text import known, note, t
@@ -55,7 +57,7 @@ def by_itself(s: Session) -> bool:
     return service.is_quick(s.model, samples(s).n)
 
 
-def plan(s: Session) -> service.Plan:
+def plan(s: Session) -> Plan:
     """What the present recipe would leave; raises `LwcoreError` when it cannot be carried out."""
     return service.plan(s.model, s.recipe, s.sensitivity.get(s.model))
 
@@ -140,7 +142,7 @@ def watch(quiet: bool = False) -> None:
         _progress(status)
 
 
-def _progress(status: service.JobStatus) -> None:
+def _progress(status: JobStatus) -> None:
     words = (
         t("measure.queued", n=status.position)
         if status.state == "queued" and status.position

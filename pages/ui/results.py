@@ -8,7 +8,8 @@ from lwcore import units
 from lwcore.errors import LwcoreError
 from lwcore.evaluation.result import Evaluation
 from lwcore.scenarios import Attempt
-from pages.ui import charts, errors, measuring, pictures, service
+from lwcore.slimming import Plan
+from pages.ui import charts, errors, measuring, pictures
 from pages.ui.costline import points
 from pages.ui.state import Session, session
 from pages.ui.text import named, note, plain, t
@@ -42,7 +43,7 @@ def draw() -> None:
     _details(known)
 
 
-def _estimated(s: Session, plan: service.Plan) -> None:
+def _estimated(s: Session, plan: Plan) -> None:
     st.markdown(t("result.estimate.title"))
     st.markdown(
         t(

@@ -72,6 +72,7 @@ def test_a_cold_deep_link_has_its_frame(page: Any, path: str) -> None:
     page.get_by_test_id("stTopNavLink").filter(has_text="瘦身").first.wait_for()
     page.locator(".sl-line").wait_for()
     assert page.locator("[data-testid=stException]").count() == 0
+    assert page.get_by_role("dialog").count() == 0
 
 
 def test_an_own_onnx_file_is_read_described_and_slimmed(page: Any) -> None:
