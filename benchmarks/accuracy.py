@@ -46,12 +46,13 @@ STEPS = 12  # of a bisection: finer than one channel in the widest layer of the 
 BATCH = 128
 PARITY = 1e-3  # largest difference of a logit between the rebuilt module and the ONNX file
 DENSE, PLAIN, RECALIBRATED = "dense", "Torch-Pruning", "Torch-Pruning + BN recalibration"
+BUDGET = lwcore.Budget(of="macs")
 OURS = {"ours": lwcore.Channels(),
-        "ours, Gram": lwcore.Channels(criterion="gram"),
-        "ours, MACs budget": lwcore.Channels(budget=lwcore.Budget(of="macs")),
-        "ours, Gram, MACs budget": lwcore.Channels(criterion="gram", budget=lwcore.Budget(of="macs")),
+        "ours, MACs budget": lwcore.Channels(budget=BUDGET),
+        "ours, no blocks of 8": lwcore.Channels(align=1),
         "ours, one-shot": lwcore.Channels(compensate="one-shot"),
-        "ours, no blocks of 8": lwcore.Channels(align=1)}
+        "ours, L2": lwcore.Channels(criterion="l2"),
+        "ours, L2, MACs budget": lwcore.Channels(criterion="l2", budget=BUDGET)}
 ARMS = (*OURS, PLAIN, RECALIBRATED)
 
 
@@ -303,9 +304,9 @@ def report(results: Results, names: list[str]) -> None:
     for keep in KEEP:
         for arm in ARMS:
             everywhere = "–" if arm not in OURS and both != names else f"{_lost(results, names, keep, arm):.2f}"
-            here = _lost(results, both, keep, arm) if both else float("nan")
-            ratio = _lost(results, both, keep, RECALIBRATED) / here if both and here > 0 else float("nan")
-            print(_row([f"{keep:.0%}", arm, everywhere, f"{here:.2f}", f"{ratio:.1f}"]))
+            here = _lost(results, both, keep, arm) if both else 0.0
+            ratio = f"{_lost(results, both, keep, RECALIBRATED) / here:.1f}" if here > 0 else "–"
+            print(_row([f"{keep:.0%}", arm, everywhere, f"{here:.2f}" if both else "–", ratio]))
 
 
 def main() -> None:

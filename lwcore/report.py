@@ -83,7 +83,7 @@ def build(
         _notes(attempt.notes, w),
         _classes(attempt.evaluation, w),
         _attempts(attempt, others, w),
-        _recipe(attempt, w),
+        _recipe(original, attempt, w),
         _foot(original, slimmed, w),
     ]
     return (
@@ -219,8 +219,9 @@ def _attempts(attempt: Attempt, others: Sequence[Attempt], w: Mapping[str, str])
     )
 
 
-def _recipe(attempt: Attempt, w: Mapping[str, str]) -> str:
-    line = f"python -m lwcore slim MODEL --recipe recipe.json --samples {attempt.samples} --out slim.onnx"
+def _recipe(original: Model, attempt: Attempt, w: Mapping[str, str]) -> str:
+    samples = original.card.calibration or attempt.samples
+    line = f"python -m lwcore slim MODEL --recipe recipe.json --samples {samples} --out slim.onnx"
     embedded = json.dumps(attempt.recipe.to_json(), sort_keys=True).replace("<", "\\u003c")
     return (
         f"<h2>{w['recipe']}</h2><pre>{escape(attempt.recipe.dumps())}</pre>"

@@ -51,7 +51,8 @@ def _card(ref: str, card: Card) -> None:
     st.markdown(_worth(card))
     st.space("stretch")
     if chosen:
-        st.page_link(frame.pages()["slim"], label=t("gallery.go"), icon=":material/tune:")
+        if st.button(t("gallery.go"), key="go-on", type="primary", width="stretch", icon=":material/tune:"):
+            frame.open_page("slim")
         return
     first = ref == frame.FIRST and not session().model
     if st.button(t("gallery.open"), key=f"open-{ref}", type="primary" if first else "secondary", width="stretch"):
