@@ -12,7 +12,7 @@ test: lint types $(VENV)/.chromium
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.dev
-	$(BIN)/ruff check .
+	$(BIN)/ruff check --no-cache .
 
 types: $(VENV)/.dev
 	$(BIN)/mypy

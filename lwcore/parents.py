@@ -119,5 +119,8 @@ def _environment(settings: Settings) -> dict[str, str]:
         "OMP_NUM_THREADS": str(settings.threads),
         "MKL_NUM_THREADS": str(settings.threads),
         "MALLOC_ARENA_MAX": "2",
+        # Activations come and go by the megabyte: keep the pages instead of returning and clearing them each time.
+        "MALLOC_MMAP_THRESHOLD_": "1073741824",
+        "MALLOC_TRIM_THRESHOLD_": "1073741824",
         "PYTHONDONTWRITEBYTECODE": "1",
     }

@@ -13,7 +13,7 @@ from lwcore.settings import SETTINGS
 if TYPE_CHECKING:
     import onnxruntime
 
-BATCH = 128  # large enough to amortise a call, small enough that activations stay in the cache of a small machine
+BATCH = 64  # large enough to amortise a call, small enough that activations stay in the cache of a small machine
 
 
 def session(data: bytes, threads: int | None = None, optimise: bool = True) -> onnxruntime.InferenceSession:

@@ -13,7 +13,7 @@ from lwcore.model import InputSpec
 from lwcore.runtime import batches, run, session
 from lwcore.samples import SampleSet
 
-ROWS = 20_000  # vectors a Gram matrix is made of: far more than channels, few enough not to cost more than the network
+ROWS = 12_000  # vectors a Gram matrix is made of: far more than channels, few enough not to cost more than the network
 _FLOATS = 60_000_000  # activations of one tensor held at once (240 MB): the calibration never fills a small machine
 
 

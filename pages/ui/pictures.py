@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import streamlit as st
-from lwcore.samples.builtin import load_set
 from PIL import Image
 
 from lwcore import units
 from lwcore.errors import LwcoreError
 from lwcore.evaluation.result import Changed
 from lwcore.samples import SampleSet
+from lwcore.samples.builtin import load_set
 from lwcore.scenarios import Attempt
 from lwcore.store import is_fingerprint
 from pages.ui import errors, service
