@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -100,6 +103,28 @@ def test_the_same_recipe_gives_the_same_bytes(small: Model, calibration: SampleS
     recipe = _recipe(amount=0.3, criterion=criterion)
     first, second = (lwcore.apply(small, recipe, calibration).model.data for _ in range(2))
     assert first == second
+
+
+_PRINT_FINGERPRINT = """
+import lwcore
+model = lwcore.load("fashion-squeezenet")
+samples = lwcore.load_samples("fashion-calibration", model).take(96)
+print(lwcore.apply(model, lwcore.Recipe(steps=(lwcore.Channels(amount=0.3),)), samples).model.fingerprint)
+"""
+
+
+def test_threads_of_the_environment_do_not_change_the_bytes() -> None:
+    prints = set()
+    for threads in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, "-c", _PRINT_FINGERPRINT],
+            env={**os.environ, "OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        prints.add(done.stdout.strip())
+    assert len(prints) == 1
 
 
 @pytest.mark.parametrize("how", ["one-shot", "sequential"])

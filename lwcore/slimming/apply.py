@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from threadpoolctl import threadpool_limits
 
 from lwcore.analysis.cost import Cost, cost
 from lwcore.errors import ModelError, SlimError
@@ -75,14 +76,10 @@ def apply(
         ModelError: a step's result does not run; nothing is returned.
     """
     start = time.perf_counter()
-    if samples is None and model.card.calibration:
-        samples = load_samples(model.card.calibration, model)
-    current, notes = model, list[str]()
-    for position, step in enumerate(recipe.steps):
-        share = part(progress, position / len(recipe.steps), (position + 1) / len(recipe.steps))
-        current, said = _step(current, step, samples, recipe.seed, sensitivity if current is model else None, share)
-        current = _checked(current, step.kind)
-        notes += said
+    # The order in which BLAS adds depends on its threads: with one, the same recipe gives the same bytes in the
+    # dashboard, on the command line and in a notebook. The many small solves are faster so, too.
+    with threadpool_limits(limits=1, user_api="blas"):
+        current, notes = _carried_out(model, recipe, samples, sensitivity, progress)
     return Slimmed(
         model=current,
         recipe=recipe,
@@ -91,6 +88,20 @@ def apply(
         notes=tuple(dict.fromkeys(notes)),
         seconds=time.perf_counter() - start,
     )
+
+
+def _carried_out(
+    model: Model, recipe: Recipe, samples: SampleSet | None, sensitivity: Sensitivity | None, progress: Progress
+) -> tuple[Model, list[str]]:
+    if samples is None and model.card.calibration:
+        samples = load_samples(model.card.calibration, model)
+    current, notes = model, list[str]()
+    for position, step in enumerate(recipe.steps):
+        share = part(progress, position / len(recipe.steps), (position + 1) / len(recipe.steps))
+        current, said = _step(current, step, samples, recipe.seed, sensitivity if current is model else None, share)
+        current = _checked(current, step.kind)
+        notes += said
+    return current, notes
 
 
 def _step(
