@@ -210,3 +210,9 @@ def test_a_plan_is_exact_for_int8_where_batch_norms_are_folded() -> None:
     recipe = Recipe(steps=(Channels(amount=0.8, compensate="none", criterion="l2"), Precision(format="int8-dynamic")))
     plan, slim = lwcore.plan(model, recipe), lwcore.apply(model, recipe)
     assert (plan.after.params, plan.after.macs) == (slim.after.params, slim.after.macs)
+
+
+def test_blocks_broken_by_hand_are_said(small: Model) -> None:
+    name = couple(small).groups[0].name
+    slim = lwcore.apply(small, _recipe(groups={name: 0.1}, criterion="l2", compensate="none"))
+    assert any("whole blocks of 8" in note for note in slim.notes)

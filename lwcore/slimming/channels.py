@@ -117,10 +117,16 @@ def prune(
         count = affordable(dense, min(len(samples), CALIBRATION))
         inputs = list(feed(dense, samples.take(count), model.card.input))
         sequential(both, inputs, part(progress, 0.2, 1.0))
-    return slim, _notes(coupling, counts, step)
+    return slim, _notes(coupling, counts, keep, step)
 
 
-def _notes(coupling: Coupling, counts: Mapping[str, int], step: Channels) -> list[str]:
+def _broken(coupling: Coupling, keep: Keep, align: int) -> bool:
+    """True when a layer that held whole blocks of channels no longer does."""
+    sizes = [(len(coupling.cuts[place]), np.count_nonzero(keep[coupling.cuts[place]])) for place in coupling.producers]
+    return any(before % align == 0 and after % align for before, after in sizes)
+
+
+def _notes(coupling: Coupling, counts: Mapping[str, int], keep: Keep, step: Channels) -> list[str]:
     notes = []
     if not coupling.groups:
         notes.append("Nothing could be removed: no group of channels is free in this model.")
@@ -129,6 +135,10 @@ def _notes(coupling: Coupling, counts: Mapping[str, int], step: Channels) -> lis
         notes.append(f"Some channels stayed because a rule is missing: {'; '.join(ignorant)}.")
     if coupling.normalised and any(counts.values()):
         notes.append("A normalisation runs over removed channels; its statistics change slightly.")
+    if step.align > 1 and _broken(coupling, keep, step.align):
+        notes.append(
+            f"Some layers no longer hold whole blocks of {step.align} channels, which most runtimes compute slowly."
+        )
     if step.compensate == "none" and any(counts.values()):
         notes.append("No compensation: what the removed channels carried is simply lost.")
     return notes

@@ -74,6 +74,7 @@ def _advanced() -> None:
         persist_state="session",
     )
     _choice("compensate", form.COMPENSATIONS)
+    _choice("align", form.ALIGNMENTS)
     _groups()
     st.slider(
         t("slim.connections"),

@@ -15,6 +15,7 @@ from lwcore.recipe import Budget, Channels, Connections, Precision, Recipe, Step
 PRECISIONS = ("fp32", "fp16", "int8-dynamic", "int8-static")
 GOALS = ("same", "macs", "params")
 COMPENSATIONS = ("sequential", "one-shot", "none")
+ALIGNMENTS = ("blocks", "single")
 RANGES = ("minmax", "entropy", "percentile")
 SCOPES = ("global", "layer")
 _LINK_BYTES = 65_536  # a recipe of a thousand groups is smaller; more is no recipe
@@ -29,6 +30,7 @@ class Form:
     precision: str = "fp32"
     criterion: str = "gram"
     compensate: str = "sequential"
+    align: str = "blocks"
     connections: int = 0
     scope: str = "global"
     ranges: str = "minmax"
@@ -57,6 +59,7 @@ class Form:
             "budget": {"of": self.goal, "keep": 1 - self.amount / 100} if by_budget else None,
             "criterion": self.criterion,
             "compensate": self.compensate,
+            "align": 1 if self.align == "single" else Channels().align,
         }
 
 
@@ -89,6 +92,7 @@ def _positions(step: Step) -> dict[str, Any]:
             "goal": step.budget.of if step.budget else "same",
             "criterion": step.criterion,
             "compensate": step.compensate,
+            "align": "single" if step.align == 1 else "blocks",
         }
     if isinstance(step, Connections):
         return {"connections": round(100 * step.amount), "scope": step.scope}
