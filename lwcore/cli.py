@@ -89,6 +89,7 @@ def _groups(options: argparse.Namespace) -> Answer:
 
 def _slim(options: argparse.Namespace) -> Answer:
     out = _out_path(options.out)
+    _keep_others(out.with_suffix(".json"), options)
     recipe = _recipe(options)
     model = _load(options.model, options.card)
     slimmed = lwcore.apply(model, recipe, samples=_calibration(options, model, recipe))
@@ -115,6 +116,19 @@ def _slim(options: argparse.Namespace) -> Answer:
         f"written      {out} and {beside.name}",
     ]
     return data, _with_notes("\n".join(lines), [*model.notes, *slimmed.notes])
+
+
+def _keep_others(beside: Path, options: argparse.Namespace) -> None:
+    """Refuse to write the card over a file that is no card: a recipe of the same name, say."""
+    if not beside.is_file():
+        return
+    try:
+        data = json.loads(beside.read_bytes())
+    except ValueError:
+        data = None
+    given = {Path(path).resolve() for path in (options.recipe, options.card) if path}
+    if beside.resolve() in given or not isinstance(data, dict) or "input" not in data:
+        raise RecipeError(f"The card would be written to {beside}, where another file is; choose another --out.")
 
 
 def _evaluate(options: argparse.Namespace) -> Answer:
@@ -294,6 +308,6 @@ def _slim_options(command: argparse.ArgumentParser) -> None:
 
 
 def _threads(text: str) -> int:
-    if not text.isdigit() or not 1 <= int(text) <= 256:
+    if not text.isdecimal() or not 1 <= int(text) <= 256:
         raise argparse.ArgumentTypeError(f"expected 1–256 threads, found {text!r}")
     return int(text)

@@ -17,6 +17,7 @@ from lwcore.model import Model
 
 Shape = tuple[int, ...]
 T = TypeVar("T")
+BATCH = "batch"  # name of the free dimension in the files we write
 
 
 def per_model(maxsize: int = 16) -> Callable[[Callable[[Model], T]], Callable[[Model], T]]:
@@ -48,7 +49,7 @@ class Graph:
         constants: initializers as arrays.
         shapes: concrete shape of every tensor, constants included, with the batch dimension as 1 where it is free.
         types: `onnx.TensorProto` element type of every tensor that has a shape.
-        batched: names of the tensors whose first dimension is the free batch.
+        free: tensor → axes whose size follows the free batch (attention code moves it from the first place).
         inputs, outputs: names.
         opset: version of the default operator set.
     """
@@ -62,7 +63,7 @@ class Graph:
         self.opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 1)
         self.shapes: dict[str, Shape] = {name: tuple(a.shape) for name, a in self.constants.items()}
         self.types: dict[str, int] = {t.name: t.data_type for t in proto.graph.initializer}
-        self.batched: set[str] = set()
+        self.free: dict[str, tuple[int, ...]] = {}
         for info in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
             self._read_info(info)
 
@@ -81,20 +82,20 @@ class Graph:
         twin = copy.copy(self)
         twin.nodes = list(self.nodes)
         twin.constants, twin.shapes, twin.types = dict(self.constants), dict(self.shapes), dict(self.types)
-        twin.batched = set(self.batched)
+        twin.free = dict(self.free)
         return twin
 
     def _read_info(self, info: onnx.ValueInfoProto) -> None:
         tensor = info.type.tensor_type
         if not info.type.HasField("tensor_type") or not tensor.HasField("shape") or info.name in self.constants:
             return
-        dims = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
-        if dims and dims[0] is None:
-            dims[0] = 1
-            self.batched.add(info.name)
+        dims = [_size(dim, axis) for axis, dim in enumerate(tensor.shape.dim)]
         if None not in dims:
             self.shapes[info.name] = tuple(int(d) for d in dims if d is not None)
             self.types[info.name] = tensor.elem_type
+            free = tuple(axis for axis, dim in enumerate(tensor.shape.dim) if not dim.HasField("dim_value"))
+            if free:
+                self.free[info.name] = free
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -185,8 +186,8 @@ class Graph:
     def value_info(self, name: str) -> onnx.ValueInfoProto:
         """Type and shape of a tensor, its batch dimension symbolic where it is free."""
         dims: list[int | str] = list(self.shapes[name])
-        if name in self.batched:
-            dims[0] = "batch"
+        for axis in self.free.get(name, ()):
+            dims[axis] = BATCH if dims[axis] == 1 else f"{BATCH}*{dims[axis]}"
         return helper.make_tensor_value_info(name, self.types[name], dims)
 
     def subgraph(self, indexes: Iterable[int], inputs: Iterable[str], outputs: Iterable[str]) -> bytes:
@@ -205,6 +206,16 @@ class Graph:
     def _loose_info(self, name: str) -> onnx.ValueInfoProto:
         rank = len(self.shape(name))
         return helper.make_tensor_value_info(name, self.types[name], [None] * rank)
+
+
+def _size(dim: onnx.TensorShapeProto.Dimension, axis: int) -> int | None:
+    """Size of a dimension at batch 1: `batch` is 1, `batch*12` is 12, and any open first dimension is the batch."""
+    if dim.HasField("dim_value"):
+        return int(dim.dim_value)
+    stem, _, times = dim.dim_param.partition("*")
+    if stem == BATCH:
+        return int(times) if times.isdecimal() else 1
+    return 1 if axis == 0 else None
 
 
 def _without_body(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -73,6 +74,8 @@ class Card:
         known = {f.name for f in dataclasses.fields(cls)} - {"input"}
         values = {key: value for key, value in data.items() if key in known}
         for key in ("classes", "sample_sets"):
+            if not isinstance(values.get(key, ()), (list, tuple)):
+                raise ModelError(f"card.{key}: expected a list of names, found {values[key]!r}.")
             if key in values:
                 values[key] = tuple(str(item) for item in values[key])
         return dataclasses.replace(base, **values, input=_input_from_json(data.get("input") or {}, base.input))
@@ -108,8 +111,8 @@ def _checked(spec: InputSpec) -> InputSpec:
         if len(values) != spec.channels:
             raise ModelError(f"card.input.{name}: expected {spec.channels} numbers, found {len(values)}.")
         spec = dataclasses.replace(spec, **{name: values})
-    if min(spec.size) < 1 or min(spec.std) <= 0:
-        raise ModelError("card.input: expected a size and std above zero.")
+    if min(spec.size) < 1 or not min(spec.std) > 0 or not all(map(math.isfinite, (*spec.mean, *spec.std))):
+        raise ModelError("card.input: expected a size and std above zero, and finite numbers.")
     return spec
 
 

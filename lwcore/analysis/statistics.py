@@ -62,6 +62,8 @@ Vectors = Callable[[np.ndarray], np.ndarray]  # a tensor's values → its vector
 def moments(graph: Graph, inputs: Iterable[np.ndarray], vectors: Mapping[str, Vectors]) -> dict[str, Moments]:
     """Moments of several tensors in one streamed pass over batches of inputs, accumulated in float64."""
     wanted = sorted(vectors)
+    if not wanted:
+        return {}
     computed = [n for n in wanted if n not in graph.inputs]
     proto = graph.proto()
     listed = {o.name for o in proto.graph.output}
@@ -69,7 +71,8 @@ def moments(graph: Graph, inputs: Iterable[np.ndarray], vectors: Mapping[str, Ve
     runner = session(proto.SerializeToString())
     sums: dict[str, tuple[np.ndarray, np.ndarray, int]] = {}
     for batch in inputs:
-        values = dict(zip(computed, run(runner, batch, computed), strict=True)) | {graph.inputs[0]: batch}
+        values = dict(zip(computed, run(runner, batch, computed), strict=True)) if computed else {}
+        values[graph.inputs[0]] = batch
         for name in wanted:
             columns = vectors[name](values[name])
             mean, gram, count = sums.get(name, (0.0, 0.0, 0))
@@ -83,7 +86,7 @@ def moments(graph: Graph, inputs: Iterable[np.ndarray], vectors: Mapping[str, Ve
 
 def feed(graph: Graph, samples: SampleSet, spec: InputSpec, size: int = 64) -> Iterable[np.ndarray]:
     """The samples in batches, or in the batch size that the file fixes (an incomplete last batch is left out)."""
-    fixed = None if graph.inputs[0] in graph.batched else graph.shape(graph.inputs[0])[0]
+    fixed = None if 0 in graph.free.get(graph.inputs[0], ()) else graph.shape(graph.inputs[0])[0]
     for start, stop in batches(len(samples), fixed or size):
         if fixed is None or stop - start == fixed:
             yield samples.inputs(spec, start, stop)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import zlib
 
+import numpy as np
+
 from lwcore.analysis.cost import node_parameters
 from lwcore.analysis.stored import stored
 from lwcore.graph import Graph
@@ -24,7 +26,10 @@ def nonzeros(model: Model) -> int:
     counts: dict[str, int] = {}
     for node in graph.nodes:
         for name in node_parameters(graph, node):
-            if name not in counts:
-                position = list(node.input).index(name)
-                counts[name] = stored(graph, node, position).nonzeros()
+            if name in counts:
+                continue
+            if name in node.input:
+                counts[name] = stored(graph, node, list(node.input).index(name)).nonzeros()
+            else:  # read inside the body of an If or Loop
+                counts[name] = int(np.count_nonzero(graph.constants[name]))
     return sum(counts.values())

@@ -111,6 +111,8 @@ def share_out(model: Model, budget: Budget, align: int, sensitivity: Sensitivity
     def left(at: list[int]) -> int:
         return _of(price(model, merged(choices, at)), budget)
 
+    if not choices:
+        raise SlimError("Expected a model with channels that can be removed to share out a budget, found none.")
     now = left(stops)
     limit = budget.keep * now
     queue = [(0.0, position, -1) for position in range(len(choices))]

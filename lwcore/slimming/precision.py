@@ -68,6 +68,11 @@ def reduce_precision(model: Model, step: Precision, samples: SampleSet | None = 
 
 def _check_float32(model: Model) -> None:
     graph = Graph.view(model)
+    if any(attribute.HasField("g") for node in graph.nodes for attribute in node.attribute):
+        raise SlimError(
+            "Precision: expected a model without branches or loops, found an If, Loop or Scan; the converters cannot "
+            "follow its body. Channels and connections can still be removed."
+        )
     if any(node.op_type in _INT8_OPERATORS for node in graph.nodes):
         raise SlimError(
             "Precision: expected a float32 model, found one whose weights are int8 already. Start from the "

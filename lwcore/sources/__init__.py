@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lwcore.errors import ModelError
+from lwcore.graph import Graph
 from lwcore.model import Card, Model
 from lwcore.sources import builtin
 from lwcore.sources.builtin import gallery
@@ -40,7 +41,18 @@ def load(ref: str | Path, card: Card | None = None) -> Model:
             f"Expected a built-in model ({', '.join(builtin.ids())}), a path to an .onnx file or "
             f"torchvision:NAME; found {text!r}, which is none of them."
         )
-    return model if card is None else Model(data=model.data, card=card, notes=model.notes)
+    return fitting(model if card is None else Model(data=model.data, card=card, notes=model.notes))
+
+
+def fitting(model: Model) -> Model:
+    """The model, once its card has a name for every output or none at all; raises `ModelError` otherwise."""
+    graph = Graph.view(model)
+    shape = graph.shapes.get(graph.outputs[0], ())
+    if model.card.classes and len(shape) == 2 and len(model.card.classes) != shape[1]:
+        raise ModelError(
+            f"card.classes: expected {shape[1]} names, one for each output; found {len(model.card.classes)}."
+        )
+    return model
 
 
 def _load_file(path: Path) -> Model:

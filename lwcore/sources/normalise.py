@@ -39,6 +39,7 @@ def normalise(proto: onnx.ModelProto) -> tuple[bytes, tuple[str, ...]]:
     _name_nodes(proto)
     graph = Graph(proto)
     graph.drop_unused()
+    _drop_training_outputs(graph)
     if _freeze_shape_arithmetic(graph, _observe(graph)):
         notes.append("Shape arithmetic that only follows the batch size was replaced by constants.")
         graph.drop_unused()
@@ -157,6 +158,15 @@ def _name_nodes(proto: onnx.ModelProto) -> None:
         node.name = name
 
 
+def _drop_training_outputs(graph: Graph) -> None:
+    """Running statistics and masks are of use in training only; left in, their shapes would have to follow cuts."""
+    used = {name for node in graph.nodes for name in reads(node)} | set(graph.outputs)
+    for index, node in enumerate(graph.nodes):
+        if node.op_type in ("BatchNormalization", "Dropout") and not used.intersection(node.output[1:]):
+            graph.nodes[index] = twin = _copy(node)
+            del twin.output[1:]
+
+
 Observed = dict[str, tuple[np.ndarray, np.ndarray | None]]  # small integer tensors at batch 1 and at batch 2
 
 
@@ -171,10 +181,14 @@ def _observe(graph: Graph) -> Observed:
     for name, value in one.items():
         graph.shapes[name] = tuple(value.shape)
         graph.types[name] = helper.np_dtype_to_tensor_dtype(value.dtype)
-        graph.batched.discard(name)
-        if two is not None and value.shape[:1] == (1,) and two[name].shape == (2, *value.shape[1:]):
-            graph.batched.add(name)
+        graph.free.pop(name, None)
+        if two is not None and (axes := _differing(value.shape, two[name].shape)):
+            graph.free[name] = axes
     return {n: (v, two[n] if two else None) for n, v in one.items() if v.dtype == np.int64 and v.size <= 64}
+
+
+def _differing(one: tuple[int, ...], two: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(axis for axis, (a, b) in enumerate(zip(one, two, strict=False)) if a != b)
 
 
 def _input_shapes(graph: Graph) -> dict[str, list[int | None]]:
