@@ -212,7 +212,7 @@ def _size(dim: onnx.TensorShapeProto.Dimension, axis: int) -> int | None:
     """Size of a dimension at batch 1: `batch` is 1, `batch*12` is 12, and any open first dimension is the batch."""
     if dim.HasField("dim_value"):
         return int(dim.dim_value)
-    stem, _, times = dim.dim_param.partition("*")
+    stem, _, times = str(dim.dim_param).partition("*")  # protobuf gives bytes where a damaged file is no UTF-8
     if stem == BATCH:
         return int(times) if times.isdecimal() else 1
     return 1 if axis == 0 else None

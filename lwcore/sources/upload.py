@@ -14,7 +14,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, defs
 
-from lwcore.errors import ModelError
+from lwcore.errors import LwcoreError, ModelError
 from lwcore.model import Model
 from lwcore.settings import SETTINGS
 from lwcore.sources.functions import inline
@@ -54,7 +54,14 @@ def read_upload(data: bytes, name: str, size: tuple[int, int] | None = None) -> 
     _check_input(proto)
     notes += _fix_size(proto, size)
     check_growth(proto)
-    normal, said = normalise(proto)
+    try:
+        normal, said = normalise(proto)
+    except LwcoreError:
+        raise
+    except Exception as error:  # what a damaged file makes foreign code raise cannot be listed
+        raise ModelError(
+            f"Expected a whole ONNX file, found one that is damaged inside ({type(error).__name__}). Export it again."
+        ) from None
     card, guessed = guess_card(normal, PurePath(name.replace("\\", "/")).stem[:80] or "model")
     return Model(data=normal, card=card, notes=(*notes, *said, *guessed))
 
