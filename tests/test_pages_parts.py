@@ -117,7 +117,7 @@ def test_sliders_survive_the_recipe_and_the_link(positions: form.Form, overrides
 def test_a_damaged_link_is_an_error_in_words(link: str) -> None:
     """Whatever stands in the link, the answer is a recipe or a RecipeError."""
     with contextlib.suppress(RecipeError):
-        form.from_link(link)
+        assert isinstance(form.from_link(link), Recipe)
 
 
 def test_a_link_cannot_unpack_without_end() -> None:

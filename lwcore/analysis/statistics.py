@@ -10,7 +10,7 @@ import numpy as np
 
 from lwcore.graph import Graph
 from lwcore.model import InputSpec
-from lwcore.runtime import batches, run, session
+from lwcore.runtime import BATCH, batches, run, session
 from lwcore.samples import SampleSet
 
 ROWS = 12_000  # vectors a Gram matrix is made of: far more than channels, few enough not to cost more than the network
@@ -84,7 +84,7 @@ def moments(graph: Graph, inputs: Iterable[np.ndarray], vectors: Mapping[str, Ve
     return {n: Moments(mean / count, gram / count, count) for n, (mean, gram, count) in sums.items()}
 
 
-def feed(graph: Graph, samples: SampleSet, spec: InputSpec, size: int = 64) -> Iterable[np.ndarray]:
+def feed(graph: Graph, samples: SampleSet, spec: InputSpec, size: int = BATCH) -> Iterable[np.ndarray]:
     """The samples in batches, or in the batch size that the file fixes (an incomplete last batch is left out)."""
     fixed = None if 0 in graph.free.get(graph.inputs[0], ()) else graph.shape(graph.inputs[0])[0]
     for start, stop in batches(len(samples), fixed or size):

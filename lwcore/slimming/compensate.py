@@ -32,7 +32,6 @@ from lwcore.slimming.weights import Weights
 RIDGE = 1e-3  # λ as a share of the mean variance of the channels left
 CALIBRATION = 512  # samples that statistics are taken from; more changes the result less than another draw does
 WIDE = 2048  # a flattened picture with more features than this is fitted channel by channel, not feature by feature
-CHUNK = 64  # samples in one run: large enough to amortise the call, small enough to stay in cache
 _LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
@@ -226,7 +225,7 @@ _MOMENTS: dict[tuple[str, str], dict[str, Moments]] = {}
 
 # -- sequential --------------------------------------------------------------------------------------------------------
 
-Chunks = list[np.ndarray]  # a tensor's values, CHUNK samples at a time: never copied together, and warm in cache
+Chunks = list[np.ndarray]  # a tensor's values, a batch at a time: never copied together, and warm in cache
 Pair = tuple[Chunks, Chunks]  # in the dense and in the slimmed model
 
 
