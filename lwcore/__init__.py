@@ -14,7 +14,7 @@ from lwcore.analysis.coupling import Coupling, couple
 from lwcore.errors import LwcoreError
 from lwcore.evaluation import Evaluation, evaluate
 from lwcore.model import Card, InputSpec, Model
-from lwcore.recipe import Budget, Channels, Connections, Precision, Recipe
+from lwcore.recipe import Blocks, Budget, Channels, Connections, LowRank, Precision, Recipe
 from lwcore.samples import SampleSet, load_samples
 from lwcore.slimming import Plan, Slimmed, apply, plan
 from lwcore.sources import gallery, load
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lwcore.analysis.profile import Profile, profile
 
 __all__ = [
+    "Blocks",
     "Budget",
     "Card",
     "Channels",
@@ -31,6 +32,7 @@ __all__ = [
     "Coupling",
     "Evaluation",
     "InputSpec",
+    "LowRank",
     "LwcoreError",
     "Model",
     "Plan",

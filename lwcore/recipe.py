@@ -1,4 +1,7 @@
-"""`Recipe`: what to do to a model, as plain data that survives JSON. Doing it is in `lwcore.slimming`."""
+"""`Recipe`: what to do to a model, as plain data that survives JSON. Doing it is in `lwcore.slimming`.
+
+A step is a frozen dataclass; the type of each field is annotated with its reader, so that is all a new step needs.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
 from lwcore.errors import RecipeError
 from lwcore.registry import Registry
@@ -16,14 +19,105 @@ VERSION = 1
 MOST = 0.95  # the largest share that a slider may remove; beyond it nothing that was learnt is left
 
 Compensation = Literal["none", "one-shot", "sequential"]
+Reader = Callable[[Any, str], Any]  # a value out of JSON and its dotted path → the value, or `RecipeError`
+
+
+# -- readers -------------------------------------------------------------------------------------------------------
+
+
+def _mapping(value: Any, path: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise RecipeError(f"{path}: expected named fields, found {type(value).__name__}.")
+    return value
+
+
+def _number(low: float, high: float, *, above: bool = False) -> Reader:
+    """A number from `low` (or above it) to `high`."""
+
+    def read(value: Any, path: str) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise RecipeError(f"{path}: expected a number, found {value!r}.")
+        if not low <= value <= high or (above and value == low):
+            wanted = f"a number above {low:g} and up to {high:g}" if above else f"{low:g}–{high:g}"
+            raise RecipeError(f"{path}: expected {wanted}, found {value:g}.")
+        return float(value)
+
+    return read
+
+
+def _whole(low: int, high: int) -> Reader:
+    def read(value: Any, path: str) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise RecipeError(f"{path}: expected a whole number {low}–{high}, found {value!r}.")
+        return value
+
+    return read
+
+
+def _choice(*choices: str) -> Reader:
+    def read(value: Any, path: str) -> Any:
+        if value not in choices:
+            raise RecipeError(f"{path}: expected one of {', '.join(choices)}; found {value!r}.")
+        return value
+
+    return read
+
+
+def _optional(reader: Reader) -> Reader:
+    return lambda value, path: None if value is None else reader(value, path)
+
+
+def _named(reader: Reader) -> Reader:
+    """Values by name."""
+    return lambda value, path: {str(k): reader(v, f"{path}.{k}") for k, v in _mapping(value or {}, path).items()}
+
+
+def _names(value: Any, path: str) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
+        raise RecipeError(f"{path}: expected a list of names, found {value!r}.")
+    return tuple(value)
+
+
+def _criterion(value: Any, path: str) -> Any:
+    from lwcore.slimming.criteria import CRITERIA  # registered there; importing it above would close a circle
+
+    return _choice(*CRITERIA)(value, path)
+
+
+def _fields(kind: Any) -> Reader:
+    """The fields of a dataclass, each by its own reader; absent ones take their defaults."""
+
+    def read(value: Any, path: str) -> Any:
+        body = _mapping(value, path)
+        hints = get_type_hints(kind, include_extras=True)
+        readers = {f.name: hints[f.name].__metadata__[0] for f in dataclasses.fields(kind)}
+        _no_strangers(body, set(readers), path)
+        return kind(**{name: readers[name](given, f"{path}.{name}") for name, given in body.items()})
+
+    return read
+
+
+def _no_strangers(body: Mapping[str, Any], known: set[str], path: str) -> None:
+    for name in body:
+        if name not in known:
+            raise RecipeError(f"{path}.{name}: expected one of {', '.join(sorted(known))}; found this unknown field.")
+
+
+_SHARE = _number(0, MOST)
+
+
+# -- steps ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What may be left of the model: a share (0–1] of its multiply–accumulates or parameters."""
+    """What may be left of the model: a share (0–1] of its multiply–accumulates, parameters, weight bytes or time.
 
-    of: Literal["macs", "params"] = "macs"
-    keep: float = 0.5
+    `latency` is time measured on this machine, so it alone may share out differently on another one.
+    """
+
+    of: Annotated[Literal["macs", "params", "bytes", "latency"], _choice("macs", "params", "bytes", "latency")] = "macs"
+    keep: Annotated[float, _number(0, 1, above=True)] = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +134,40 @@ class Channels:
     """
 
     kind: ClassVar[str] = "channels"
-    amount: float = 0.0
-    groups: Mapping[str, float] = field(default_factory=dict)
-    budget: Budget | None = None
-    criterion: str = "gram"
-    compensate: Compensation = "sequential"
-    align: int = 8
+    amount: Annotated[float, _SHARE] = 0.0
+    groups: Annotated[Mapping[str, float], _named(_SHARE)] = field(default_factory=dict)
+    budget: Annotated[Budget | None, _optional(_fields(Budget))] = None
+    criterion: Annotated[str, _criterion] = "gram"
+    compensate: Annotated[Compensation, _choice("none", "one-shot", "sequential")] = "sequential"
+    align: Annotated[int, _whole(1, 64)] = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blocks:
+    """Drop whole residual blocks that change their input least, and re-fit what reads them.
+
+    Attributes:
+        amount: share of the blocks that can be dropped, 0–0.95.
+        names: blocks to drop whatever they change, by the name of the operator that adds them to the shortcut.
+    """
+
+    kind: ClassVar[str] = "blocks"
+    amount: Annotated[float, _SHARE] = 0.0
+    names: Annotated[tuple[str, ...], _names] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowRank:
+    """Split convolutions and linear layers into two thinner ones, where that saves multiply–accumulates.
+
+    Attributes:
+        energy: share of the variance of each layer's outputs that its two factors must keep, on calibration samples.
+        budget: instead of one energy for all, the ranks that keep most within this budget.
+    """
+
+    kind: ClassVar[str] = "low-rank"
+    energy: Annotated[float, _number(0, 1, above=True)] = 0.98
+    budget: Annotated[Budget | None, _optional(_fields(Budget))] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,30 +175,45 @@ class Connections:
     """Set the smallest weights to zero: over the whole model (`global`) or in each layer alike (`layer`)."""
 
     kind: ClassVar[str] = "connections"
-    amount: float = 0.5
-    scope: Literal["global", "layer"] = "global"
+    amount: Annotated[float, _SHARE] = 0.5
+    scope: Annotated[Literal["global", "layer"], _choice("global", "layer")] = "global"
+
+
+Format = Literal["fp16", "int8-dynamic", "int8-static", "int8-weights", "int4-weights", "int4-matmul", "palette"]
+Ranges = Literal["auto", "minmax", "entropy", "percentile", "mse"]
+Variant = Literal["auto", "u8s8", "u8s8-reduced", "u8u8", "s8s8"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
-    """Store (and run) with fewer bits: `fp16`, `int8-dynamic` or `int8-static`.
+    """Store (and mostly run) with fewer bits.
 
     Attributes:
+        format: `fp16`; `int8-dynamic` and `int8-static` compute in integers; `int8-weights` and `int4-weights` store
+            integers and compute in floats; `int4-matmul` does so with onnxruntime's own operator; `palette` stores
+            each layer's weights as few values (k-means).
         ranges: how activation ranges are read off the calibration samples (int8-static only).
         samples: calibration samples used, 1–2000 (int8-static only).
         variant: activation and weight types (int8-static only); `auto` measures on this processor and takes the best.
+        keep: names of operators that stay in float32 (int8-static only).
+        drop: the largest loss, in points of accuracy (agreement where samples have no labels): the fewest operators
+            stay in float32 that keep it on the calibration samples (int8-static only).
+        bits: of an index into the palette, 1–8 (palette only).
     """
 
     kind: ClassVar[str] = "precision"
-    format: Literal["fp16", "int8-dynamic", "int8-static"] = "fp16"
-    ranges: Literal["minmax", "entropy", "percentile"] = "minmax"
-    samples: int = 200
-    variant: Literal["auto", "u8s8", "u8s8-reduced", "u8u8", "s8s8"] = "auto"
+    format: Annotated[Format, _choice(*get_args(Format))] = "fp16"
+    ranges: Annotated[Ranges, _choice(*get_args(Ranges))] = "minmax"
+    samples: Annotated[int, _whole(1, 2000)] = 200
+    variant: Annotated[Variant, _choice(*get_args(Variant))] = "auto"
+    keep: Annotated[tuple[str, ...], _names] = ()
+    drop: Annotated[float | None, _optional(_number(0, 100))] = None
+    bits: Annotated[int, _whole(1, 8)] = 4
 
 
-Step = Channels | Connections | Precision
+Step = Channels | Blocks | LowRank | Connections | Precision
 STEPS: Registry[type[Step]] = Registry("recipe step")
-for _step in (Channels, Connections, Precision):
+for _step in (Channels, Blocks, LowRank, Connections, Precision):
     STEPS.add(_step.kind, _step)
 
 
@@ -107,7 +244,7 @@ class Recipe:
         if not isinstance(steps, list):
             raise RecipeError(f"steps: expected a list, found {type(steps).__name__}.")
         return cls(
-            seed=_whole(body.get("seed", 0), "seed", 0, 2**31 - 1),
+            seed=_whole(0, 2**31 - 1)(body.get("seed", 0), "seed"),
             steps=tuple(_read_step(item, f"steps[{i}]") for i, item in enumerate(steps)),
         )
 
@@ -126,95 +263,5 @@ def _read_step(data: Any, path: str) -> Step:
     kind = body.pop("kind", None)
     if not isinstance(kind, str) or kind not in STEPS:
         raise RecipeError(f"{path}.kind: expected one of {', '.join(STEPS)}; found {kind!r}.")
-    _no_strangers(body, {f.name for f in dataclasses.fields(STEPS[kind])}, path)
-    return _READERS[kind](body, path)
-
-
-def _read_channels(body: dict[str, Any], path: str) -> Channels:
-    from lwcore.slimming.criteria import CRITERIA  # registered there; importing it above would close a circle
-
-    default = Channels()
-    groups = _mapping(body.get("groups") or {}, f"{path}.groups")
-    budget = body.get("budget")
-    return Channels(
-        amount=_share(body.get("amount", default.amount), f"{path}.amount"),
-        groups={str(k): _share(v, f"{path}.groups.{k}") for k, v in groups.items()},
-        budget=None if budget is None else _read_budget(_mapping(budget, f"{path}.budget"), f"{path}.budget"),
-        criterion=_choice(body.get("criterion", default.criterion), f"{path}.criterion", tuple(CRITERIA)),
-        compensate=_choice(
-            body.get("compensate", default.compensate), f"{path}.compensate", ("none", "one-shot", "sequential")
-        ),
-        align=_whole(body.get("align", default.align), f"{path}.align", 1, 64),
-    )
-
-
-def _read_budget(body: Mapping[str, Any], path: str) -> Budget:
-    _no_strangers(body, {"of", "keep"}, path)
-    keep = _number(body.get("keep", 0.5), f"{path}.keep")
-    if not 0 < keep <= 1:
-        raise RecipeError(f"{path}.keep: expected a share above 0 and up to 1, found {keep:g}.")
-    return Budget(of=_choice(body.get("of", "macs"), f"{path}.of", ("macs", "params")), keep=keep)
-
-
-def _read_connections(body: dict[str, Any], path: str) -> Connections:
-    default = Connections()
-    return Connections(
-        amount=_share(body.get("amount", default.amount), f"{path}.amount"),
-        scope=_choice(body.get("scope", default.scope), f"{path}.scope", ("global", "layer")),
-    )
-
-
-def _read_precision(body: dict[str, Any], path: str) -> Precision:
-    default = Precision()
-    return Precision(
-        format=_choice(body.get("format", default.format), f"{path}.format", ("fp16", "int8-dynamic", "int8-static")),
-        ranges=_choice(body.get("ranges", default.ranges), f"{path}.ranges", ("minmax", "entropy", "percentile")),
-        samples=_whole(body.get("samples", default.samples), f"{path}.samples", 1, 2000),
-        variant=_choice(
-            body.get("variant", default.variant), f"{path}.variant", ("auto", "u8s8", "u8s8-reduced", "u8u8", "s8s8")
-        ),
-    )
-
-
-_READERS: Mapping[str, Callable[[dict[str, Any], str], Step]] = {
-    "channels": _read_channels,
-    "connections": _read_connections,
-    "precision": _read_precision,
-}
-
-
-def _mapping(value: Any, path: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise RecipeError(f"{path}: expected named fields, found {type(value).__name__}.")
-    return value
-
-
-def _no_strangers(body: Mapping[str, Any], known: set[str], path: str) -> None:
-    for name in body:
-        if name not in known:
-            raise RecipeError(f"{path}.{name}: expected one of {', '.join(sorted(known))}; found this unknown field.")
-
-
-def _number(value: Any, path: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise RecipeError(f"{path}: expected a number, found {value!r}.")
-    return float(value)
-
-
-def _share(value: Any, path: str) -> float:
-    number = _number(value, path)
-    if not 0 <= number <= MOST:
-        raise RecipeError(f"{path}: expected 0–{MOST:g}, found {number:g}.")
-    return number
-
-
-def _whole(value: Any, path: str, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise RecipeError(f"{path}: expected a whole number {low}–{high}, found {value!r}.")
-    return value
-
-
-def _choice(value: Any, path: str, choices: tuple[str, ...]) -> Any:
-    if value not in choices:
-        raise RecipeError(f"{path}: expected one of {', '.join(choices)}; found {value!r}.")
-    return value
+    step: Step = _fields(STEPS[kind])(body, path)
+    return step

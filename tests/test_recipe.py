@@ -41,7 +41,7 @@ def test_a_recipe_survives_json(recipe: Recipe) -> None:
     [
         ({"steps": [{"kind": "channels", "amount": 1.4}]}, r"steps\[0\]\.amount: expected 0–0.95, found 1.4"),
         ({"steps": [{"kind": "channels", "amount": float("nan")}]}, r"steps\[0\]\.amount: expected a number"),
-        ({"steps": [{"kind": "shrink"}]}, r"steps\[0\]\.kind: expected one of channels, connections, precision"),
+        ({"steps": [{"kind": "shrink"}]}, r"steps\[0\]\.kind: expected one of channels, blocks, low-rank, connections, precision"),
         ({"steps": [{"kind": "channels", "amonut": 0.3}]}, r"steps\[0\]\.amonut: .*unknown field"),
         ({"steps": [{"kind": "channels", "budget": {"keep": 0}}]}, r"steps\[0\]\.budget\.keep"),
         ({"steps": [{"kind": "channels", "criterion": "best"}]}, r"steps\[0\]\.criterion: expected one of l2"),
