@@ -24,10 +24,26 @@ from lwcore.analysis.cost import cost
 from lwcore.sources import zoo
 
 NAMES = (
-    "alexnet", "squeezenet1_1", "resnet18", "resnext50_32x4d", "mobilenet_v2",
-    "mobilenet_v3_small", "mobilenet_v3_large", "shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "mnasnet0_5",
-    "mnasnet1_0", "efficientnet_b0", "efficientnet_b1", "regnet_x_400mf", "regnet_y_400mf",
-    "densenet121", "googlenet", "convnext_tiny", "swin_t", "vit_b_16",
+    "alexnet",
+    "squeezenet1_1",
+    "resnet18",
+    "resnext50_32x4d",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "mobilenet_v3_large",
+    "shufflenet_v2_x0_5",
+    "shufflenet_v2_x1_0",
+    "mnasnet0_5",
+    "mnasnet1_0",
+    "efficientnet_b0",
+    "efficientnet_b1",
+    "regnet_x_400mf",
+    "regnet_y_400mf",
+    "densenet121",
+    "googlenet",
+    "convnext_tiny",
+    "swin_t",
+    "vit_b_16",
 )
 ROUNDING_GMACS = 0.0005
 
@@ -55,8 +71,9 @@ def by_ptflops(network: nn.Module, size: int) -> tuple[float, float]:
     """ptflops with its default (aten) backend."""
     from ptflops import get_model_complexity_info
 
-    macs, params = get_model_complexity_info(network, (3, size, size), as_strings=False, print_per_layer_stat=False,
-                                             verbose=False)
+    macs, params = get_model_complexity_info(
+        network, (3, size, size), as_strings=False, print_per_layer_stat=False, verbose=False
+    )
     return (macs or float("nan")) / 1e9, params or float("nan")
 
 
@@ -102,8 +119,10 @@ def main(names: tuple[str, ...]) -> None:
         counted = [pair for pair in pairs if pair[0] == pair[0]]
         worst_macs, worst_params = (max(pair[i] for pair in counted) for i in (0, 1))
         exact = sum(pair[0] == 0 for pair in counted)
-        print(f"{tool:10} worst relative error: MACs {worst_macs:.4f}, parameters {worst_params:.4f}; "
-              f"MACs as published for {exact} of {len(pairs)}, failed on {len(pairs) - len(counted)}")
+        print(
+            f"{tool:10} worst relative error: MACs {worst_macs:.4f}, parameters {worst_params:.4f}; "
+            f"MACs as published for {exact} of {len(pairs)}, failed on {len(pairs) - len(counted)}"
+        )
 
 
 if __name__ == "__main__":

@@ -34,15 +34,18 @@ sys.path.insert(0, str(ROOT))
 import lwcore  # noqa: E402  (the path above comes first)
 from lwcore import runtime, units  # noqa: E402
 from lwcore.settings import SETTINGS  # noqa: E402
-from lwcore.slimming.compensate import CALIBRATION, CHUNK  # noqa: E402
+from lwcore.slimming.refit.compensate import CALIBRATION  # noqa: E402
 from lwcore.store import Store  # noqa: E402
 
 MODELS = tuple(name for name in lwcore.gallery() if name.startswith("fashion-"))
 REPEATS = 3  # of the bare passes; their median counts
 PAUSE_MS = 1500  # between two moves: a person looks, and the page's last script run is over
 WAIT_MS = 120_000
-HEADINGS = {key: text.lstrip("# ") for key, text in json.loads(
-    (ROOT / "pages" / "ui" / "texts" / "en.json").read_text(encoding="utf-8")).items() if key.startswith("result.")}
+HEADINGS = {
+    key: text.lstrip("# ")
+    for key, text in json.loads((ROOT / "pages" / "ui" / "texts" / "en.json").read_text(encoding="utf-8")).items()
+    if key.startswith("result.")
+}
 # Watches the heading of the verdict. A position counts as measured when the estimate for it was seen first, so that the
 # result of the position before, which stays on the page until it is replaced, is never taken for it.
 CLOCK = """([estimate, measured]) => {
@@ -93,8 +96,12 @@ def bare(model: lwcore.Model, recipe: lwcore.Recipe) -> float:
     slim = lwcore.apply(model, recipe).model
     calibration = lwcore.load_samples("fashion-calibration", model, limit=CALIBRATION)
     test = lwcore.load_samples("fashion-test", model)
-    return statistics.median(_pass(model, calibration, CHUNK) + _pass(slim, calibration, CHUNK)
-                             + _pass(slim, test, runtime.BATCH) for _ in range(REPEATS))
+    return statistics.median(
+        _pass(model, calibration, runtime.BATCH)
+        + _pass(slim, calibration, runtime.BATCH)
+        + _pass(slim, test, runtime.BATCH)
+        for _ in range(REPEATS)
+    )
 
 
 def _pass(model: lwcore.Model, samples: lwcore.SampleSet, size: int) -> float:
@@ -123,10 +130,21 @@ def dashboard(home: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "app.py"), "--server.port", str(port),
-               "--server.address", "127.0.0.1"]
-    with (home / "server.log").open("w") as log, subprocess.Popen(
-            command, cwd=home, env=_environment(home), stdout=log, stderr=log) as server:
+    command = [
+        sys.executable,
+        "-m",
+        "streamlit",
+        "run",
+        str(ROOT / "app.py"),
+        "--server.port",
+        str(port),
+        "--server.address",
+        "127.0.0.1",
+    ]
+    with (
+        (home / "server.log").open("w") as log,
+        subprocess.Popen(command, cwd=home, env=_environment(home), stdout=log, stderr=log) as server,
+    ):
         try:
             _wait_until_up(f"http://127.0.0.1:{port}", server)
             yield f"http://127.0.0.1:{port}"
@@ -181,9 +199,15 @@ def moves(page: Any, model: str, count: int, store: Store, other: subprocess.Pop
         shown = page.locator(".st-key-verdict").inner_text()
         if units.percent(result["evaluation"]["top1"]) not in shown:
             raise SystemExit(f"Expected the job's accuracy on the page, found {shown!r}.")
-        found.append(Move(estimate=(clock["estimate"] - clock["start"]) / 1000,
-                          measured=(clock["end"] - clock["start"]) / 1000, slimming=result["seconds"],
-                          evaluation=result["evaluation"]["seconds"], bare=_ask(other, model, result["recipe"])))
+        found.append(
+            Move(
+                estimate=(clock["estimate"] - clock["start"]) / 1000,
+                measured=(clock["end"] - clock["start"]) / 1000,
+                slimming=result["seconds"],
+                evaluation=result["evaluation"]["seconds"],
+                bare=_ask(other, model, result["recipe"]),
+            )
+        )
     return found
 
 
@@ -219,8 +243,10 @@ def medians(found: list[Move]) -> Move:
 
 def report(by_model: dict[str, list[Move]]) -> None:
     """Print medians by model, and the ratio over all moves."""
-    print("| model | estimate | measured | slimming in the job | evaluation in the job | page, queue, process "
-          "| bare passes | measured ÷ bare |\n|---|---|---|---|---|---|---|---|")
+    print(
+        "| model | estimate | measured | slimming in the job | evaluation in the job | page, queue, process "
+        "| bare passes | measured ÷ bare |\n|---|---|---|---|---|---|---|---|"
+    )
     for name, found in {**by_model, "all": [move for of_model in by_model.values() for move in of_model]}.items():
         middle = medians(found)
         around = statistics.median(move.around for move in found)
@@ -243,9 +269,17 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        with subprocess.Popen([sys.executable, __file__, "--bare"], env=_environment(home), text=True,
-                              stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other, \
-                dashboard(home) as address, browser_page(address) as page:
+        with (
+            subprocess.Popen(
+                [sys.executable, __file__, "--bare"],
+                env=_environment(home),
+                text=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            ) as other,
+            dashboard(home) as address,
+            browser_page(address) as page,
+        ):
             report({name: moves(page, name, args.moves, Store(home), other) for name in args.models})
 
 

@@ -16,6 +16,7 @@ from lwcore.evaluation import Evaluation, evaluate
 from lwcore.model import Card, InputSpec, Model
 from lwcore.recipe import Blocks, Budget, Channels, Connections, LowRank, Precision, Recipe
 from lwcore.samples import SampleSet, load_samples
+from lwcore.searching import Device, Found, Target, search
 from lwcore.slimming import Plan, Slimmed, apply, plan
 from lwcore.sources import gallery, load
 
@@ -30,7 +31,9 @@ __all__ = [
     "Connections",
     "Cost",
     "Coupling",
+    "Device",
     "Evaluation",
+    "Found",
     "InputSpec",
     "LowRank",
     "LwcoreError",
@@ -41,6 +44,7 @@ __all__ = [
     "Recipe",
     "SampleSet",
     "Slimmed",
+    "Target",
     "apply",
     "cost",
     "couple",
@@ -50,6 +54,7 @@ __all__ = [
     "load_samples",
     "plan",
     "profile",
+    "search",
 ]
 
 

@@ -1,4 +1,4 @@
-"""`python -m lwcore`: models, samples, profile, groups, slim, evaluate. Each prints text, or JSON with `--json`."""
+"""`python -m lwcore`: models, samples, profile, groups, slim, search, evaluate. Text, or JSON with `--json`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import lwcore
 from lwcore import units
 from lwcore.errors import LwcoreError, RecipeError, SampleError
 from lwcore.model import Model
-from lwcore.recipe import Channels, Precision, Recipe
+from lwcore.recipe import Blocks, Channels, Format, LowRank, Precision, Ranges, Recipe, Variant
 from lwcore.samples import SampleSet
+from lwcore.searching import command
+from lwcore.slimming.blocks import blocks
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -84,7 +86,10 @@ def _groups(options: argparse.Namespace) -> Answer:
     frozen = [{"layer": f.layer, "reason": f.reason} for f in coupling.frozen]
     lines = [f"{g.name:32} {g.channels:>5} channels  {', '.join(g.layers)}" for g in coupling.groups]
     lines += [f"{f.layer:32} frozen: {f.reason}" for f in coupling.frozen]
-    return {"groups": groups, "frozen": frozen}, "\n".join(lines)
+    found = blocks(model)
+    lines += [f"{b.name:32} residual block of {units.count(b.macs)} MACs: {', '.join(b.layers)}" for b in found]
+    dropped = [{"name": b.name, "macs": b.macs, "layers": list(b.layers)} for b in found]
+    return {"groups": groups, "frozen": frozen, "blocks": dropped}, "\n".join(lines)
 
 
 def _slim(options: argparse.Namespace) -> Answer:
@@ -93,10 +98,7 @@ def _slim(options: argparse.Namespace) -> Answer:
     recipe = _recipe(options)
     model = _load(options.model, options.card)
     slimmed = lwcore.apply(model, recipe, samples=_calibration(options, model, recipe))
-    card = dataclasses.replace(slimmed.model.card, accuracy=None)  # what the card says was measured on the original
-    out.write_bytes(slimmed.model.data)
-    beside = out.with_suffix(".json")
-    beside.write_text(dataclasses.replace(slimmed.model, card=card).card_json() + "\n", encoding="utf-8")
+    beside = _write(out, slimmed.model)
     data = {
         "before": slimmed.before.to_json(),
         "after": slimmed.after.to_json(),
@@ -118,6 +120,40 @@ def _slim(options: argparse.Namespace) -> Answer:
     return data, _with_notes("\n".join(lines), [*model.notes, *slimmed.notes])
 
 
+def _write(out: Path, model: Model) -> Path:
+    """Write a slimmed model and its card; returns the card's path."""
+    card = dataclasses.replace(model.card, accuracy=None)  # what the card says was measured on the original
+    out.write_bytes(model.data)
+    beside = out.with_suffix(".json")
+    beside.write_text(dataclasses.replace(model, card=card).card_json() + "\n", encoding="utf-8")
+    return beside
+
+
+def _search(options: argparse.Namespace) -> Answer:
+    out = None if options.out is None else _out_path(options.out)
+    if out is not None:
+        _keep_others(out.with_suffix(".json"), options)
+    target = command.read_target(options)
+    model = _load(options.model, options.card)
+    found = lwcore.search(
+        model,
+        lwcore.load_samples(options.samples, model),
+        target,
+        calibration=None if options.calibrate_on is None else lwcore.load_samples(options.calibrate_on, model),
+        seconds=command.seconds(options),
+        trials=options.trials,
+        seed=options.seed,
+        journal=None if options.journal is None else Path(options.journal),
+    )
+    notes = [*model.notes, *found.slimmed.notes]
+    data: dict[str, Any] = {**found.to_json(), "notes": notes, "fingerprint": found.slimmed.model.fingerprint}
+    text = command.text(found)
+    if out is not None:
+        data |= {"out": str(out), "card": str(_write(out, found.slimmed.model))}
+        text += f"\n\nwritten      {out} and {Path(data['card']).name}"
+    return data, _with_notes(text, notes)
+
+
 def _keep_others(beside: Path, options: argparse.Namespace) -> None:
     """Refuse to write the card over a file that is no card: a recipe of the same name, say."""
     if not beside.is_file():
@@ -126,7 +162,7 @@ def _keep_others(beside: Path, options: argparse.Namespace) -> None:
         data = json.loads(beside.read_bytes())
     except ValueError:
         data = None
-    given = {Path(path).resolve() for path in (options.recipe, options.card) if path}
+    given = {Path(path).resolve() for path in (getattr(options, "recipe", None), options.card) if path}
     if beside.resolve() in given or not isinstance(data, dict) or "input" not in data:
         raise RecipeError(f"The card would be written to {beside}, where another file is; choose another --out.")
 
@@ -146,6 +182,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], Answer]] = {
     "profile": _profile,
     "groups": _groups,
     "slim": _slim,
+    "search": _search,
     "evaluate": _evaluate,
 }
 
@@ -163,23 +200,25 @@ def _load(ref: str, card: str | None) -> Model:
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
-    """The recipe of a file, or of the options: channels, then connections, then precision."""
-    steps = [step for step in (_channels(options), _connections(options), _precision(options)) if step]
+    """The recipe of a file, or of the options: blocks, channels, low rank, connections, precision."""
+    makers = (_blocks, _channels, _low_rank, _connections, _precision)
+    steps = [step for make in makers if (step := make(options)) is not None]
     if options.recipe is not None:
         if steps:
             raise RecipeError("Expected --recipe or the options of single steps, found both.")
         return Recipe.loads(Path(options.recipe).read_bytes())
     if not steps:
         raise RecipeError(
-            "Expected something to do: --recipe, --channels, --budget-macs, --budget-params, "
-            "--connections or --precision."
+            "Expected something to do: --recipe, --blocks, --drop-block, --channels, --budget-macs (or -params, "
+            "-bytes, -latency), --low-rank, --low-rank-macs, --connections or --precision."
         )
     return Recipe.from_json({"seed": options.seed, "steps": steps})
 
 
 def _channels(options: argparse.Namespace) -> dict[str, Any] | None:
     budget = None
-    for of, keep in (("macs", options.budget_macs), ("params", options.budget_params)):
+    for of in ("macs", "params", "bytes", "latency"):
+        keep = getattr(options, f"budget_{of}")
         if keep is not None:
             budget = {"of": of, "keep": keep}
     if options.channels is None and budget is None:
@@ -198,6 +237,18 @@ def _channels(options: argparse.Namespace) -> dict[str, Any] | None:
     return {name: value for name, value in step.items() if value is not None}
 
 
+def _blocks(options: argparse.Namespace) -> dict[str, Any] | None:
+    if options.blocks is None and not options.drop_block:
+        return None
+    return {"kind": Blocks.kind, "amount": options.blocks or 0.0, "names": options.drop_block or []}
+
+
+def _low_rank(options: argparse.Namespace) -> dict[str, Any] | None:
+    if options.low_rank_macs is not None:
+        return {"kind": LowRank.kind, "budget": {"of": "macs", "keep": options.low_rank_macs}}
+    return None if options.low_rank is None else {"kind": LowRank.kind, "energy": options.low_rank}
+
+
 def _connections(options: argparse.Namespace) -> dict[str, Any] | None:
     return None if options.connections is None else {"kind": "connections", "amount": options.connections}
 
@@ -211,6 +262,9 @@ def _precision(options: argparse.Namespace) -> dict[str, Any] | None:
         "ranges": options.ranges,
         "variant": options.variant,
         "samples": options.calibration,
+        "keep": options.keep,
+        "drop": options.drop,
+        "bits": options.bits,
     }
     return {name: value for name, value in step.items() if value is not None}
 
@@ -229,6 +283,8 @@ def _calibration(options: argparse.Namespace, model: Model, recipe: Recipe) -> S
 def _needs_samples(step: object) -> bool:
     if isinstance(step, Channels):
         return step.compensate != "none" or step.budget is not None
+    if isinstance(step, Blocks):
+        return bool(step.amount) and not step.names
     return isinstance(step, Precision) and step.format == "int8-static"
 
 
@@ -268,8 +324,9 @@ def _parser() -> argparse.ArgumentParser:
     _command(commands, "models", "list the built-in models")
     _command(commands, "samples", "list the built-in sample sets")
     _command(commands, "profile", "parameters and MACs, layer by layer", model=True)
-    _command(commands, "groups", "channels that can be removed, and what must shrink with them", model=True)
+    _command(commands, "groups", "channels and blocks that can be removed", model=True)
     _slim_options(_command(commands, "slim", "make a model smaller and write it as ONNX", model=True))
+    command.add_options(_command(commands, "search", "find a recipe that keeps a target", model=True), SAMPLES_HELP)
     evaluate = _command(commands, "evaluate", "measure a model on samples", model=True)
     evaluate.add_argument("--samples", required=True, metavar="SET", help=SAMPLES_HELP)
     evaluate.add_argument("--against", metavar="MODEL", help="the original, for agreement and the paired test")
@@ -278,29 +335,41 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(commands: Any, name: str, text: str, model: bool = False) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-    command.add_argument("--json", action="store_true", help="print JSON")
+    made: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    made.add_argument("--json", action="store_true", help="print JSON")
     if model:
-        command.add_argument("model", metavar="MODEL", help=MODEL_HELP)
-        command.add_argument("--card", metavar="FILE", help="model card (JSON): the input's preprocessing, the classes")
-    return command
+        made.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+        made.add_argument("--card", metavar="FILE", help="model card (JSON): the input's preprocessing, the classes")
+    return made
 
 
-def _slim_options(command: argparse.ArgumentParser) -> None:
-    add = command.add_argument
+def _slim_options(made: argparse.ArgumentParser) -> None:
+    add = made.add_argument
     add("--recipe", metavar="FILE", help="a recipe as JSON; instead of the options below")
     add("--channels", type=float, metavar="SHARE", help="share of the channels of every group to remove, 0–0.95")
-    add_budget = command.add_mutually_exclusive_group().add_argument
+    add_budget = made.add_mutually_exclusive_group().add_argument
     add_budget("--budget-macs", type=float, metavar="SHARE", help="keep this share of the MACs, shared by sensitivity")
     add_budget("--budget-params", type=float, metavar="SHARE", help="keep this share of the parameters")
+    add_budget("--budget-bytes", type=float, metavar="SHARE", help="keep this share of the weights' bytes")
+    add_budget("--budget-latency", type=float, metavar="SHARE", help="keep this share of the time, measured here")
     add("--criterion", help="which channels go first (default: gram; l2 without compensation)")
     add("--compensate", choices=("sequential", "one-shot", "none"), help="re-fit what is left (default: sequential)")
     add("--no-compensate", action="store_true", help="the same as --compensate none")
     add("--align", type=int, metavar="N", help="keep whole blocks of N channels (default: 8; 1 removes single ones)")
+    add("--blocks", type=float, metavar="SHARE", help="share of the residual blocks to drop whole, 0–0.95")
+    add("--drop-block", action="append", metavar="NAME", help="drop this residual block (`groups` lists them); repeat")
+    add_rank = made.add_mutually_exclusive_group().add_argument
+    add_rank(
+        "--low-rank", type=float, metavar="ENERGY", help="split layers in two that keep this share of the variance"
+    )
+    add_rank("--low-rank-macs", type=float, metavar="SHARE", help="split layers in two: keep this share of the MACs")
     add("--connections", type=float, metavar="SHARE", help="share of the single weights to set to zero")
-    add("--precision", choices=("fp16", "int8-dynamic", "int8-static"), help="fewer bits a number")
-    add("--ranges", choices=("minmax", "entropy", "percentile"), help="int8-static: how activation ranges are read")
-    add("--variant", choices=("auto", "u8s8", "u8s8-reduced", "u8u8", "s8s8"), help="int8-static: integer types")
+    add("--precision", choices=get_args(Format), help="fewer bits a number")
+    add("--ranges", choices=get_args(Ranges), help="int8-static: how activation ranges are read")
+    add("--variant", choices=get_args(Variant), help="int8-static: integer types")
+    add("--keep", nargs="+", metavar="NAME", help="int8-static: operators that stay in float32")
+    add("--drop", type=float, metavar="POINTS", help="int8-static: lose at most this; few operators stay float32")
+    add("--bits", type=int, metavar="N", help="palette: 2^N values a layer, 1–8")
     add("--calibration", type=int, metavar="N", help="int8-static: calibration samples used, 1–2000")
     add("--seed", type=int, default=0)
     add("--samples", metavar="SET", help=f"calibration samples, labels unused: {SAMPLES_HELP}")

@@ -35,5 +35,9 @@ class EvaluationError(LwcoreError):
     """A measurement could not be made."""
 
 
+class SearchError(LwcoreError):
+    """A target of a search is not well formed, or a search cannot be carried out."""
+
+
 class JobError(LwcoreError):
     """A job failed outside its own code: killed, out of memory, out of time, cancelled."""

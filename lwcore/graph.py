@@ -17,6 +17,7 @@ from lwcore.model import Model
 
 Shape = tuple[int, ...]
 T = TypeVar("T")
+CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")  # their results' shapes follow from their inputs'
 BATCH = "batch"  # name of the free dimension in the files we write
 
 
@@ -66,6 +67,7 @@ class Graph:
         self.free: dict[str, tuple[int, ...]] = {}
         for info in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
             self._read_info(info)
+        self._follow_conversions()
 
     @classmethod
     def of(cls, model: Model) -> Graph:
@@ -96,6 +98,22 @@ class Graph:
             free = tuple(axis for axis, dim in enumerate(tensor.shape.dim) if not dim.HasField("dim_value"))
             if free:
                 self.free[info.name] = free
+
+    def _follow_conversions(self) -> None:
+        """Integers and what they stand for have the shape of what they are made from, so files need not say it."""
+        for node in self.nodes:
+            if node.op_type not in CONVERSIONS or len(node.input) < 2 or not node.output:
+                continue
+            if node.output[0] in self.shapes or node.input[0] not in self.shapes:
+                continue
+            self.shapes[node.output[0]] = self.shapes[node.input[0]]
+            if node.op_type == "DequantizeLinear":
+                self.types[node.output[0]] = self.types.get(node.input[1], onnx.TensorProto.FLOAT)
+            else:
+                zero = node.input[2] if len(node.input) > 2 else ""
+                self.types[node.output[0]] = self.types.get(zero, onnx.TensorProto.UINT8)
+            if node.input[0] in self.free:
+                self.free[node.output[0]] = self.free[node.input[0]]
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -136,7 +154,7 @@ class Graph:
 
     def set_constant(self, name: str, array: np.ndarray) -> None:
         """Add or replace an initializer."""
-        self.constants[name] = np.ascontiguousarray(array)
+        self.constants[name] = np.asarray(array, order="C")  # `ascontiguousarray` would give scalars an axis
         self.shapes[name] = tuple(array.shape)
         self.types[name] = helper.np_dtype_to_tensor_dtype(array.dtype)
 
@@ -179,7 +197,7 @@ class Graph:
     def _value_infos(self) -> Iterator[onnx.ValueInfoProto]:
         outside = {*self.inputs, *self.outputs}
         for node in self.nodes:
-            for name in node.output:
+            for name in node.output if node.op_type not in CONVERSIONS else ():
                 if name and name in self.shapes and name not in outside:
                     yield self.value_info(name)
 

@@ -34,6 +34,7 @@ _KEPT = (
     "https_proxy",
     "no_proxy",
     "SSL_CERT_FILE",
+    "LWCORE_CLUSTER",
 )
 
 

@@ -79,7 +79,7 @@ def _names(value: Any, path: str) -> tuple[str, ...]:
 
 
 def _criterion(value: Any, path: str) -> Any:
-    from lwcore.slimming.criteria import CRITERIA  # registered there; importing it above would close a circle
+    from lwcore.slimming.pruning.criteria import CRITERIA  # registered there; importing it above would close a circle
 
     return _choice(*CRITERIA)(value, path)
 
@@ -128,7 +128,7 @@ class Channels:
         amount: share of the channels of every group to remove, 0–0.95.
         groups: amounts for single groups, by group name; they win over `amount` and `budget`.
         budget: instead of one amount for all, share the removal out by measured sensitivity.
-        criterion: a name in `lwcore.slimming.criteria.CRITERIA`.
+        criterion: a name in `lwcore.slimming.pruning.criteria.CRITERIA`.
         compensate: closed-form re-fit of the consumers ("sequential" measures best, "one-shot" is fastest).
         align: keep whole blocks of so many channels, because processors compute in blocks; 1 removes single channels.
     """

@@ -16,13 +16,21 @@ if TYPE_CHECKING:
 BATCH = 64  # large enough to amortise a call, small enough that activations stay in the cache of a small machine
 
 
-def session(data: bytes, threads: int | None = None, optimise: bool = True) -> onnxruntime.InferenceSession:
+def session(
+    data: bytes,
+    threads: int | None = None,
+    optimise: bool = True,
+    profile: str | None = None,
+    frugal: bool = False,
+) -> onnxruntime.InferenceSession:
     """An onnxruntime CPU session.
 
     Args:
         data: a serialized ONNX model.
         threads: intra-op threads; `SETTINGS.threads` when None.
         optimise: False keeps the graph as written (needed when every inner tensor is asked for).
+        profile: write the time of every operator to a file with this beginning of a path.
+        frugal: look at shapes as soon as they are known and give memory back at once, rather than run fast.
 
     Raises:
         ModelError: onnxruntime refuses the graph.
@@ -35,8 +43,15 @@ def session(data: bytes, threads: int | None = None, optimise: bool = True) -> o
     options.log_severity_level = 4
     # Spinning threads starve the other processes of a small machine for no gain at these model sizes.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if frugal:
+        options.execution_order = ort.ExecutionOrder.PRIORITY_BASED  # puts Shape first
+        options.enable_cpu_mem_arena = False
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        # Shape operators run as soon as they can, so that what they look at can be freed.
+        options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+    if profile:
+        options.enable_profiling, options.profile_file_prefix = True, profile
     try:
         return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # a foreign parser raises whatever it likes, UnicodeDecodeError included

@@ -23,6 +23,7 @@ class Attempt:
         model: reference of the original (built-in id or fingerprint in the store).
         samples: reference of the sample set that it was measured on.
         slimmed: fingerprint of the slimmed model in the store.
+        causes: why it is not smaller or faster, as the task `measure` found: `code`, `words` and `values` each.
     """
 
     number: int = 0
@@ -35,6 +36,7 @@ class Attempt:
     evaluation: Evaluation
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+    causes: tuple[Mapping[str, Any], ...] = ()
 
     @classmethod
     def from_result(cls, model: str, samples: str, result: Mapping[str, Any]) -> Attempt:
@@ -49,6 +51,7 @@ class Attempt:
             seconds=result["seconds"],
             evaluation=Evaluation.from_json(result["evaluation"]),
             notes=tuple(result["notes"]),
+            causes=tuple(result.get("causes", ())),
         )
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,8 +28,10 @@ from lwcore.store import Store, digest, is_fingerprint
 if TYPE_CHECKING:
     from lwcore.evaluation import Reference
     from lwcore.model import Model
+    from lwcore.recipe import Step
     from lwcore.samples import SampleSet
-    from lwcore.slimming.allocate import Sensitivity
+    from lwcore.slimming.budget.allocate import Sensitivity
+    from lwcore.slimming.lowrank.spectra import Spectra
 
 Kind = Literal["onnx", "torch"]
 Json = dict[str, Any]
@@ -94,6 +97,7 @@ _WARM = (
     "onnx.shape_inference",
     "PIL.Image",
     "lwcore.evaluation",
+    "lwcore.searching",
     "lwcore.slimming",
     "lwcore.sources.upload",
     "lwcore.samples.builtin",
@@ -160,36 +164,77 @@ def find_reference(store: Store, model: Model, samples: SampleSet) -> Reference:
 
 def find_sensitivity(store: Store, model: Model, samples: SampleSet, progress: Progress) -> Sensitivity:
     """How much each group of channels matters, measured on calibration samples; worked out once, then kept."""
-    from lwcore.slimming.allocate import Sensitivity, measure_sensitivity
+    from lwcore.slimming.budget.sensitivity import measure_sensitivity
 
-    key = _kept_key(b"sensitivity", model, samples)
+    known = kept_sensitivity(store, model, samples)
+    if known is not None:
+        return known
+    made = measure_sensitivity(model, samples, progress)
+    keep_sensitivity(store, model, samples, made)
+    return made
+
+
+def kept_sensitivity(store: Store, model: Model, samples: SampleSet) -> Sensitivity | None:
+    """The same where it was worked out before, else None."""
+    from lwcore.slimming.budget.allocate import Sensitivity
+
+    known = store.get_result(_kept_key(b"sensitivity", model, samples))
+    return None if known is None else Sensitivity.from_json(known)
+
+
+def keep_sensitivity(store: Store, model: Model, samples: SampleSet, found: Sensitivity) -> None:
+    """Have it at hand for every later budget."""
+    store.put_result(_kept_key(b"sensitivity", model, samples), found.to_json())
+
+
+def find_spectra(store: Store, model: Model, samples: SampleSet, progress: Progress) -> Spectra:
+    """What each layer keeps at each rank; worked out once, then kept."""
+    from lwcore.slimming.lowrank.spectra import Spectra, measure_spectra
+
+    key = _kept_key(b"spectra", model, samples)
     known = store.get_result(key)
     if known is not None:
-        return Sensitivity.from_json(known)
-    made = measure_sensitivity(model, samples, progress)
+        return Spectra.from_json(known)
+    made = measure_spectra(model, samples, progress)
     store.put_result(key, made.to_json())
+    return made
+
+
+def find_order(store: Store, model: Model, samples: SampleSet, progress: Progress) -> tuple[str, ...]:
+    """Residual blocks, the least missed first; worked out once, then kept."""
+    from lwcore.slimming.blocks import dropping_order
+
+    key = _kept_key(b"order", model, samples)
+    known = store.get_result(key)
+    if known is not None:
+        return tuple(known["order"])
+    made = dropping_order(model, samples, progress=progress)
+    store.put_result(key, {"order": list(made)})
     return made
 
 
 def find_moments(store: Store, model: Model, samples: SampleSet) -> None:
     """Have the calibration statistics at hand: every slider position needs them, and every job is a new process."""
     from lwcore.analysis.statistics import Moments
-    from lwcore.slimming.compensate import gather_moments, keep_moments
+    from lwcore.slimming.pruning.selection import gather_orders, keep_orders
+    from lwcore.slimming.refit.compensate import gather_moments, keep_moments
 
     key = _kept_key(b"moments", model, samples)
     arrays = store.arrays(key)
     if arrays is not None:
-        names = json.loads(arrays["names"].tobytes())
+        names, groups = json.loads(arrays["names"].tobytes())
         parts = {
             n: Moments(arrays[f"mean{i}"], arrays[f"gram{i}"], int(arrays["counts"][i])) for i, n in enumerate(names)
         }
         keep_moments(model, samples, parts)
+        keep_orders(model, samples, {name: arrays[f"order{i}"] for i, name in enumerate(groups)})
         return
-    made = gather_moments(model, samples)
-    arrays = {"names": np.frombuffer(json.dumps(list(made)).encode(), np.uint8)}
+    made, orders = gather_moments(model, samples), gather_orders(model, samples)
+    arrays = {"names": np.frombuffer(json.dumps([list(made), list(orders)]).encode(), np.uint8)}
     arrays["counts"] = np.array([m.count for m in made.values()])
     for i, found in enumerate(made.values()):
         arrays |= {f"mean{i}": found.mean, f"gram{i}": found.gram}
+    arrays |= {f"order{i}": order for i, order in enumerate(orders.values())}
     store.put_arrays(key, arrays)
 
 
@@ -272,25 +317,23 @@ def measure(
 
     Returns:
         `model` (fingerprint of the slimmed model), `before` and `after` (costs), `seconds`, `recipe`, `evaluation`,
-        `notes`.
+        `notes`, `causes` (why it is not smaller or faster, where it is not).
     """
     from lwcore.evaluation import evaluate
+    from lwcore.evaluation.causes import causes
     from lwcore.recipe import Channels, Recipe
     from lwcore.slimming import apply
-    from lwcore.slimming.channels import reads_moments
+    from lwcore.slimming.pruning.channels import reads_moments
 
     original = find_model(store, model)
     known = find_samples(store, samples, original)
     steps = Recipe.from_json(recipe)
-    pictures = _calibration(store, original, calibration, known)
-    first, start = next(iter(steps.steps), None), 0.0
-    sensitivity = None
-    if isinstance(first, Channels) and first.budget is not None:
-        start = 0.3
-        sensitivity = find_sensitivity(store, original, pictures, part(progress, 0.0, start))
+    pictures = find_calibration(store, original, calibration, known)
+    first = next(iter(steps.steps), None)
+    before = _measured_before(store, original, first, pictures, part(progress, 0.0, 0.3))
     if isinstance(first, Channels) and reads_moments(first):
         find_moments(store, original, pictures)
-    slimmed = apply(original, steps, samples=pictures, sensitivity=sensitivity, progress=part(progress, start, 0.55))
+    slimmed = apply(original, steps, samples=pictures, progress=part(progress, 0.3 if before else 0.0, 0.55), **before)
     progress(0.55, "Asking the original model")
     reference = find_reference(store, original, known)
     report = evaluate(
@@ -301,7 +344,19 @@ def measure(
         "model": store.put_model(slimmed.model),
         "evaluation": report.to_json(),
         "notes": [*slimmed.notes, *report.notes, *_shared(pictures, known)],
+        "causes": [cause.to_json() for cause in causes(original, slimmed.model, report)],
     }
+
+
+def _measured_before(store: Store, model: Model, first: Step | None, samples: SampleSet, progress: Progress) -> Json:
+    """What the first step needs to know of the untouched model and every later amount needs again, for `apply`."""
+    from lwcore.recipe import Blocks, Channels
+
+    if isinstance(first, Channels) and first.budget is not None:
+        return {"sensitivity": find_sensitivity(store, model, samples, progress)}
+    if isinstance(first, Blocks) and first.amount and not first.names:
+        return {"order": find_order(store, model, samples, progress)}
+    return {}
 
 
 def _shared(calibration: SampleSet, measured: SampleSet) -> tuple[str, ...]:
@@ -311,10 +366,64 @@ def _shared(calibration: SampleSet, measured: SampleSet) -> tuple[str, ...]:
     return ("Calibrated (without labels) on the same pictures it is measured on, which flatters the result a little.",)
 
 
-def _calibration(store: Store, model: Model, ref: str | None, samples: SampleSet) -> SampleSet:
+def find_calibration(store: Store, model: Model, ref: str | None, samples: SampleSet) -> SampleSet:
     """The set that was asked for, else the card's own, else the samples themselves (labels are never read)."""
     ref = ref or model.card.calibration
     return find_samples(store, ref, model) if ref else samples
+
+
+@task("search", kind="onnx", network=bool(os.environ.get("LWCORE_CLUSTER")))
+def search(
+    store: Store,
+    progress: Progress,
+    *,
+    model: str,
+    samples: str,
+    target: Mapping[str, Any],
+    calibration: str | None = None,
+    seconds: float = 60,
+    seed: int = 0,
+) -> Json:
+    """Find a recipe that keeps a target: what `measure` returns for it, and how it was found.
+
+    The same arguments (but for the seconds) go on from what an earlier search measured; while it runs,
+    `lwcore.searching.journal.so_far` reads what it has.
+
+    Returns:
+        `Found.to_json()` and `model` (fingerprint of the slimmed model).
+    """
+    from lwcore.searching.task import run
+
+    asked = {"model": model, "samples": samples, "target": target, "calibration": calibration, "seed": seed}
+    return run(store, progress, asked, seconds)
+
+
+@task("node_errors", kind="onnx")
+def node_errors(
+    store: Store,
+    progress: Progress,
+    *,
+    model: str,
+    recipe: Mapping[str, Any],
+    samples: str,
+    calibration: str | None = None,
+) -> Json:
+    """What the last static int8 step of a recipe does to the outputs, operator by operator: `NodeErrors.to_json()`."""
+    from lwcore.errors import SlimError
+    from lwcore.recipe import Precision, Recipe
+    from lwcore.slimming import apply
+    from lwcore.slimming.precision import node_errors as measured
+
+    original, steps = find_model(store, model), Recipe.from_json(recipe)
+    pictures = find_calibration(store, original, calibration, find_samples(store, samples, original))
+    static = [i for i, s in enumerate(steps.steps) if isinstance(s, Precision) and s.format == "int8-static"]
+    if not static:
+        raise SlimError("Errors by operator: expected a recipe with static int8, found none. Add that step first.")
+    step = steps.steps[static[-1]]
+    assert isinstance(step, Precision)
+    before = Recipe(steps=steps.steps[: static[-1]], seed=steps.seed)
+    slimmed = apply(original, before, samples=pictures, progress=part(progress, 0.0, 0.2)).model
+    return measured(slimmed, pictures, step, steps.seed, part(progress, 0.2, 1.0)).to_json()
 
 
 @task("evaluate", kind="onnx")
@@ -334,7 +443,26 @@ def sensitivity(store: Store, progress: Progress, *, model: str, samples: str | 
     Measured on `samples`, else on the card's calibration set.
     """
     found = find_model(store, model)
-    ref = samples or found.card.calibration
+    return find_sensitivity(store, found, _measured_on(store, found, samples), progress).to_json()
+
+
+@task("spectra", kind="onnx")
+def spectra(store: Store, progress: Progress, *, model: str, samples: str | None = None) -> Json:
+    """What each layer keeps at each rank: `Spectra.to_json()`; a low-rank step's price follows from it."""
+    found = find_model(store, model)
+    return find_spectra(store, found, _measured_on(store, found, samples), progress).to_json()
+
+
+@task("order", kind="onnx")
+def order(store: Store, progress: Progress, *, model: str, samples: str | None = None) -> Json:
+    """Residual blocks, the least missed first (`order`): a blocks step drops the first of them."""
+    found = find_model(store, model)
+    return {"order": list(find_order(store, found, _measured_on(store, found, samples), progress))}
+
+
+def _measured_on(store: Store, model: Model, ref: str | None) -> SampleSet:
+    """The samples asked for, else the card's calibration set."""
+    ref = ref or model.card.calibration
     if ref is None:
-        raise SampleError("Expected pictures to measure sensitivity on, found none. Choose a sample set.")
-    return find_sensitivity(store, found, find_samples(store, ref, found), progress).to_json()
+        raise SampleError("Expected pictures to measure on, found none. Choose a sample set.")
+    return find_samples(store, ref, model)

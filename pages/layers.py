@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.ui import frame, layer_detail, layer_table
+from pages.ui import frame, layer_detail, layer_frozen, layer_table
 from pages.ui.text import t
 
 frame.draw_title("layers")
@@ -20,5 +20,6 @@ if profile is not None:
     with detail, st.container(border=True, key="layer-detail"):
         layer_detail.draw(view)
     view.draw_table()
+    layer_frozen.draw(ref)
     st.caption(t("layers.source"))
 frame.follow()

@@ -1,15 +1,19 @@
-"""Slim: set how small, see at once what is saved and a moment later what it costs on real samples."""
+"""Slim: set how small, or say what must be reached; see at once what is saved and a moment later what it costs."""
 
 from __future__ import annotations
 
 import streamlit as st
 
-from pages.ui import controls, frame, results
+from pages.ui import control_goal, controls, found, frame, results
 
 frame.draw_title("slim")
 frame.needs_model()
 left, right = st.columns([2, 3], gap="large")
 with left:
-    controls.draw()
+    if controls.draw_way() == "find":
+        control_goal.draw()
+    else:
+        controls.draw()
 with right:
+    found.draw()
     results.draw()

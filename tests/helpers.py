@@ -9,7 +9,9 @@ import numpy as np
 import onnx
 
 from lwcore.analysis.coupling import Coupling
-from lwcore.graph import Graph
+from lwcore.analysis.labels import Consumer
+from lwcore.analysis.stored import stored
+from lwcore.graph import Graph, with_attributes
 from lwcore.model import Card, InputSpec, Model
 from lwcore.samples import SampleSet
 from lwcore.slimming.rewrite import Keep
@@ -46,12 +48,68 @@ def noise(model: Model, count: int = 4, seed: int = 0) -> SampleSet:
 
 
 def masked(graph: Graph, coupling: Coupling, keep: Keep) -> Graph:
-    """The original with the removed channels' input columns zeroed in every consumer: what a cut must equal."""
+    """The original with the removed channels' input columns zeroed in every consumer: what a cut must equal.
+
+    Nodes that sum over removable channels without a weight (norms' statistics, queries times keys) leave the removed
+    entries out: they run on the kept entries, and their result is put back into its place between zeros.
+    """
     twin = graph.copy()
     for consumer in coupling.consumers:
         gone = ~keep[consumer.ids]
         if gone.any():
-            weight = twin.constants[consumer.constant].copy()
-            np.moveaxis(weight, consumer.axis, 0)[gone] = 0
-            twin.constants[consumer.constant] = weight
+            name = coupling.mirrors.get(consumer.constant, consumer.constant)
+            weight = twin.constants[name].copy()
+            nothing = np.broadcast_to(_nothing(graph, consumer), weight.shape)
+            np.moveaxis(weight, consumer.axis, 0)[gone] = np.moveaxis(nothing, consumer.axis, 0)[gone]
+            twin.constants[name] = weight
+    nodes: list[onnx.NodeProto] = []
+    for index, node in enumerate(twin.nodes):
+        apart = index in coupling.normalised or index in coupling.contracted
+        nodes += _on_kept(twin, coupling, keep, index, node) if apart else [node]
+    twin.nodes = nodes
     return twin
+
+
+def _nothing(graph: Graph, consumer: Consumer) -> np.ndarray:
+    """What stands for 0 in a consumer's weight: its zero point where a quantizer stored it."""
+    maker = graph.producers().get(consumer.constant)
+    node = graph.nodes[consumer.node if maker is None else maker]
+    return stored(graph, node, list(node.input).index(consumer.constant) if maker is None else 0).zero
+
+
+def _on_kept(graph: Graph, coupling: Coupling, keep: Keep, index: int, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """A node between the operators that take the kept entries out of its inputs and put its results back."""
+    inner, before, after = onnx.NodeProto(), list[onnx.NodeProto](), list[onnx.NodeProto]()
+    inner.CopyFrom(node)
+    for position, name in enumerate(node.input):
+        places = coupling.tensors.get(name, {})
+        if name in graph.constants:
+            places = {a: c for (n, a), c in coupling.cuts.items() if n == name}
+        for axis, classes in places.items():
+            here = graph.fresh(f"{node.name}.kept{position}.{axis}")
+            graph.set_constant(f"{here}.places", np.flatnonzero(keep[classes]))
+            before.append(onnx.helper.make_node("Gather", [inner.input[position], f"{here}.places"], [here], axis=axis))
+            inner.input[position] = here
+    width = coupling.grouped.get(index)
+    if width is not None:
+        classes = coupling.tensors[node.input[0]][1]
+        inner = with_attributes(inner, num_groups=int(np.count_nonzero(keep[classes])) // width)
+    for position, name in enumerate(node.output):
+        small: dict[int, int] = {}  # put back after this one
+        for axis, classes in coupling.tensors.get(name, {}).items():
+            here = graph.fresh(f"{node.name}.small{position}.{axis}")
+            mask = keep[classes]
+            places = np.where(mask, np.cumsum(mask) - 1, np.count_nonzero(mask))
+            shape = [1 if a == axis else small.get(a, size) for a, size in enumerate(graph.shapes[name])]
+            small[axis] = int(np.count_nonzero(mask))
+            graph.set_constant(f"{here}.places", places)
+            graph.set_constant(f"{here}.zero", np.zeros(shape, np.float32))
+            after.insert(
+                0,
+                onnx.helper.make_node(
+                    "Gather", [f"{here}.filled", f"{here}.places"], [inner.output[position]], axis=axis
+                ),
+            )
+            after.insert(0, onnx.helper.make_node("Concat", [here, f"{here}.zero"], [f"{here}.filled"], axis=axis))
+            inner.output[position] = here
+    return [*before, inner, *after]

@@ -75,7 +75,8 @@ def node_model(c: Case) -> Model:
         [onnx.ValueInfoProto(name=n) for n in outputs],
         [numpy_helper.from_array(np.asarray(v), f"c{k}") for k, v in c.constants.items()],
     )
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", c.opset)], ir_version=8)
+    opsets = [helper.make_opsetid("", c.opset), helper.make_opsetid("com.microsoft", 1)]
+    proto = helper.make_model(graph, opset_imports=opsets, ir_version=8)
     results = session(proto.SerializeToString()).run(None, {f"x{k}": v for k, v in enumerate(c.inputs)})
     del graph.output[:]
     graph.output.extend(_info(n, v) for n, v in zip(outputs, results, strict=True))
@@ -490,6 +491,17 @@ QUANTIZED = [
         "QLinearMatMul",
         u8(3, 5),
         constants={1: s(0.02), 2: np.uint8(120), 3: u8(5, 4), 4: s(0.01), 5: np.uint8(9), 6: s(0.05), 7: np.uint8(90)},
+    ),
+    case(
+        "MatMulNBits",
+        f(3, 40),
+        constants={1: u8(4, 3, 8), 2: np.abs(f(12))},
+        within=1e-4,
+        domain="com.microsoft",
+        K=40,
+        N=4,
+        bits=4,
+        block_size=16,
     ),
 ]
 CASES = [*CONV, *NORMALISATION, *POOLING, *ELEMENTWISE, *REDUCTIONS, *SHAPING, *INDEXING, *RESIZE, *QUANTIZED]

@@ -70,6 +70,16 @@ def test_groups_names_groups_and_what_is_frozen(capsys):
     assert all({"name", "channels", "layers"} == set(group) for group in found["groups"])
     assert all({"layer", "reason"} == set(row) for row in found["frozen"])
     assert found["groups"]
+    assert found["blocks"] == []
+
+
+def test_groups_names_the_blocks_that_slim_drops(capsys, tmp_path):
+    name = "fashion-mobilenetv2"
+    block = ask(capsys, "groups", name)["blocks"][0]
+    options = ("--drop-block", block["name"], "--low-rank-macs", "0.9", "--out", str(tmp_path / "x.onnx"))
+    found = ask(capsys, "slim", name, *options)
+    assert [step["kind"] for step in found["recipe"]["steps"]] == ["blocks", "low-rank"]
+    assert found["after"]["macs"] <= 0.9 * (found["before"]["macs"] - block["macs"])
 
 
 def test_slim_writes_a_smaller_file_that_evaluate_knows_how_to_feed(capsys, tmp_path, pictures):
@@ -160,6 +170,10 @@ BAD = [
     ("slim", MODEL, "--out", "x.onnx"),
     ("slim", MODEL, "--channels", "lots", "--out", "x.onnx"),
     ("slim", MODEL, "--channels", "1.5", "--out", "x.onnx"),
+    ("slim", MODEL, "--blocks", "2", "--out", "x.onnx"),
+    ("slim", MODEL, "--drop-block", "nosuch", "--out", "x.onnx"),
+    ("slim", MODEL, "--low-rank", "0", "--out", "x.onnx"),
+    ("slim", MODEL, "--low-rank", "0.9", "--low-rank-macs", "0.5", "--out", "x.onnx"),
     ("slim", MODEL, "--channels", "nan", "--out", "x.onnx"),
     ("slim", MODEL, "--channels", "0.5", "--criterion", "beauty", "--out", "x.onnx"),
     ("slim", MODEL, "--channels", "0.5", "--out", "/no/such/folder/x.onnx"),

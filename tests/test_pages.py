@@ -12,8 +12,9 @@ from streamlit.testing.v1 import AppTest
 
 from lwcore.evaluation.result import ClassRow, Evaluation
 from lwcore.jobs import JobStatus
-from lwcore.recipe import Recipe
-from pages.ui import service
+from lwcore.recipe import Blocks, Channels, Precision, Recipe
+from lwcore.slimming.budget.allocate import Sensitivity
+from pages.ui import goals, links, methods, service
 
 ROOT = Path(__file__).resolve().parents[1]
 MAIN = str(ROOT / "pages" / "ui" / "main.py")
@@ -94,9 +95,35 @@ class InstantJobs:
         }
         return {"layers": [row, {**row, "name": "other", "params": 40}], "tree": ""}
 
+    def search(self, model: str, samples: str, target: dict, seconds: int, seed: int) -> dict:
+        found = Recipe(seed=seed, steps=(Blocks(amount=0.25), Channels(amount=0.3, criterion="l2"), Precision()))
+        measured = self.measure(model, found.to_json(), samples)
+        cost = measured["after"]
+        trial = {"number": 0, "recipe": found.to_json(), "cost": cost, "quality": 0.9, "drop": 2.0, "error": None}
+        return {
+            **measured,
+            "met": target["drop"] >= 2.0,
+            "words": "The smallest file of 1 tried.",
+            "limits": [{"name": "drop", "limit": target["drop"], "found": 2.0, "met": target["drop"] >= 2.0}],
+            "held_out": {"n": 500, "quality": 0.9, "reference": 0.92, "drop": 2.0},
+            "considered": 1,
+            "front": [trial],
+            "trials": [trial],
+            "fit": None,
+        }
+
+    def node_errors(self, model: str, recipe: dict, samples: str) -> dict:
+        return {"nodes": [{"node": n, "alone": e, "without": e} for n, e in (("mild", 0.01), ("worst", 0.3))]}
+
+    def spectra(self, model: str, samples: str) -> dict:
+        return {"layers": {}, "samples": 8}
+
+    def order(self, model: str, samples: str) -> dict:
+        return {"order": list(service.blocks(model))}
+
     def sensitivity(self, model: str, samples: str) -> dict:
-        groups = service.coupling(model).groups
-        return {"amounts": [0, 0.25, 0.5, 0.75], "harm": {g.name: [0.0, 0.1, 0.2, 0.4] for g in groups}, "samples": 8}
+        harm = {g.name: ((0.0, 0.0), (0.5, 0.2), (0.75, 0.4)) for g in service.coupling(model).groups}
+        return Sensitivity(harm=harm, samples=8).to_json()
 
 
 @pytest.fixture
@@ -142,7 +169,7 @@ def test_every_page_draws_without_a_model(jobs: InstantJobs, page: str) -> None:
 def test_a_slider_move_is_measured_by_itself(jobs: InstantJobs) -> None:
     """On a quick model the numbers come without a button, and the cost line shows before → after."""
     app = at(opened(), "slim")
-    app.slider(key="slim-amount").set_value(30).run()
+    app.slider(key="channels-amount").set_value(30).run()
     app.run()
     assert not app.exception
     recipes = [arguments["recipe"] for task, arguments in jobs.asked if task == "measure"]
@@ -154,8 +181,8 @@ def test_a_slider_move_is_measured_by_itself(jobs: InstantJobs) -> None:
 def test_a_budget_asks_for_sensitivity_first(jobs: InstantJobs) -> None:
     """A budget of MACs is shared out by measured sensitivity, once a model."""
     app = at(opened(), "slim")
-    app.session_state["slim-goal"] = "macs"
-    app.slider(key="slim-amount").set_value(50).run()
+    app.selectbox(key="channels-goal").set_value("macs").run()
+    app.slider(key="channels-amount").set_value(50).run()
     app.run()
     assert not app.exception
     assert [task for task, _ in jobs.asked].count("sensitivity") == 1
@@ -177,14 +204,12 @@ def test_a_failed_measurement_is_one_sentence(jobs: InstantJobs) -> None:
 
 def test_a_link_brings_its_recipe(jobs: InstantJobs) -> None:
     """A shared link sets the sliders; a damaged one is told and does no harm."""
-    from pages.ui import form
-
-    link = form.to_link(form.Form(amount=40, precision="fp16").recipe())
+    link = links.to_link(Recipe(steps=(Channels(amount=0.4), Precision(format="fp16"))))
     app = at(opened(recipe=link), "slim")
-    assert app.slider(key="slim-amount").value == 40
+    assert app.slider(key="channels-amount").value == 40
     assert not app.exception
     damaged = at(opened(recipe=link[:-4]), "slim")
-    assert damaged.slider(key="slim-amount").value == 0
+    assert damaged.slider(key="channels-amount").value == 0
     assert not damaged.exception
 
 
@@ -192,14 +217,127 @@ def test_compare_goes_back_to_an_attempt(jobs: InstantJobs) -> None:
     """Returning to an attempt sets the sliders to it."""
     app = at(opened(), "slim")
     for amount in (30, 60):
-        app.slider(key="slim-amount").set_value(amount).run()
+        app.slider(key="channels-amount").set_value(amount).run()
         app.run()
     app = at(app, "compare")
     assert len(app.dataframe[0].value) == 3
     app.selectbox(key="return-to").set_value(1).run()
     app.button(key="return").click().run()
     assert not app.exception
-    assert app.slider(key="slim-amount").value == 30
+    assert app.slider(key="channels-amount").value == 30
+
+
+def _steps(jobs: InstantJobs) -> list[dict]:
+    return [arguments["recipe"]["steps"] for task, arguments in jobs.asked if task == "measure"][-1]
+
+
+def test_a_method_is_off_until_chosen(jobs: InstantJobs) -> None:
+    """Choosing a method adds its step where it belongs; letting it go takes the step out again."""
+    app = at(opened(), "slim")
+    app.slider(key="channels-amount").set_value(30).run()
+    app.pills(key="slim-more").set_value(["blocks", "low-rank", "connections"]).run()
+    app.run()
+    assert not app.exception
+    assert [s["kind"] for s in _steps(jobs)] == ["blocks", "channels", "low-rank", "connections"]
+    app.pills(key="slim-more").set_value(["low-rank"]).run()
+    app.run()
+    assert [s["kind"] for s in _steps(jobs)] == ["channels", "low-rank"]
+
+
+@pytest.mark.parametrize(("family", "formats"), [(f, v) for f, v in methods.FAMILIES.items() if v])
+def test_every_format_can_be_chosen(jobs: InstantJobs, family: str, formats: tuple[str, ...]) -> None:
+    """Each family of number formats, and each format in it, ends in the recipe."""
+    app = at(opened(), "slim")
+    app.segmented_control(key="precision-family").set_value(family).run()
+    for name in formats:
+        if len(formats) > 1:
+            app.segmented_control(key="precision-format").set_value(name).run()
+        app.run()
+        assert not app.exception
+        assert not app.error
+        assert _steps(jobs)[-1]["format"] == name
+    app.segmented_control(key="precision-family").set_value("fp32").run()
+    assert app.session_state["slimlab"].recipe == Recipe()
+
+
+def test_a_recipe_in_another_order_is_shown_and_can_be_put_right(jobs: InstantJobs) -> None:
+    """Steps in an unusual order, and several of a kind, come out of a link as they went in; arrows move them."""
+    odd = Recipe(steps=(Precision(format="fp16"), Channels(amount=0.33), Channels(amount=0.2)))
+    app = at(opened(recipe=links.to_link(odd)), "slim")
+    app.run()
+    assert not app.exception
+    assert Recipe.from_json({"steps": _steps(jobs)}) == odd
+    app.button(key="down-precision").click().run()
+    app.run()
+    assert [s["kind"] for s in _steps(jobs)] == ["channels", "precision", "channels"]
+
+
+def test_a_goal_is_searched_and_its_recipe_adopted(jobs: InstantJobs) -> None:
+    """One button; the found recipe stands in the controls, with its reasons, and in the list of attempts."""
+    app = at(opened(), "slim")
+    app.segmented_control(key="slim-way").set_value("find").run()
+    app.number_input(key="goal-drop").set_value(2.5).run()
+    app.button(key="find").click().run()
+    app.run()
+    assert not app.exception
+    asked = next(arguments for task, arguments in jobs.asked if task == "search")
+    assert asked["target"]["drop"] == 2.5
+    assert [s.kind for s in app.session_state["slimlab"].recipe.steps] == ["blocks", "channels", "precision"]
+    assert app.slider(key="blocks-amount").value == 25
+    assert any("All limits hold" in m.value for m in app.markdown)
+    assert "search" in app.query_params
+    app = at(app, "compare")
+    assert len(app.dataframe[0].value) == 2
+
+
+def test_a_reload_finds_the_search_again(jobs: InstantJobs) -> None:
+    """The URL names the job; a new session takes it up and begins nothing."""
+    goal = goals.Goal(drop=1.0)
+    link = goals.to_text(jobs.submit("search", _asked(goal)), goal, "fashion-test")
+    app = AppTest.from_file(MAIN, default_timeout=60)
+    app.query_params["model"], app.query_params["search"] = MODEL, link
+    app = at(app.run(), "slim")
+    assert not app.exception
+    asked = [arguments for task, arguments in jobs.asked if task == "search"]
+    assert asked[0] == asked[-1]  # the same work, which the workers do once
+    assert any("Not within reach" in m.value for m in app.markdown)
+    damaged = AppTest.from_file(MAIN, default_timeout=60)
+    damaged.query_params["model"], damaged.query_params["search"] = MODEL, "x.y"
+    assert damaged.run().toast
+
+
+def _asked(goal: goals.Goal) -> dict:
+    return {"model": MODEL, "samples": "fashion-test", "target": goal.target(), "seconds": 60, "seed": 0}
+
+
+def test_a_search_that_fails_is_one_sentence(jobs: InstantJobs) -> None:
+    """What went wrong stands in the panel; putting it away leaves the page as it was."""
+    jobs.refuse = "200 jobs are waiting already."
+    app = at(opened(), "slim")
+    app.segmented_control(key="slim-way").set_value("find").run()
+    app.button(key="find").click().run()
+    assert not app.exception
+    assert any("200 jobs" in e.value for e in app.error)
+    app.button(key="found-close").click().run()
+    assert app.session_state["slimlab"].search is None
+
+
+def test_one_click_keeps_an_operator_in_float(jobs: InstantJobs) -> None:
+    """Errors are measured once; keeping the worst operator puts it into the recipe and measures anew."""
+    app = at(opened(), "slim")
+    app.segmented_control(key="precision-family").set_value("int8").run()
+    app.run()
+    app.segmented_control(key="slim-tab").set_value("nodes").run()
+    app.button(key="nodes-ask").click().run()
+    app.run()
+    app.button(key="keep-worst").click().run()
+    app.run()
+    assert not app.exception
+    assert list(_steps(jobs)[-1]["keep"]) == ["worst"]
+    assert [task for task, _ in jobs.asked].count("node_errors") == 1
+    app.button(key="keep-worst").click().run()
+    app.run()
+    assert list(_steps(jobs)[-1]["keep"]) == ["worst", "mild"]
 
 
 def test_a_language_switch_keeps_the_model(jobs: InstantJobs) -> None:

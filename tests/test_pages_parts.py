@@ -1,4 +1,4 @@
-"""The parts of the dashboard that need no page: text, form, links, treemap, charts, report, scenarios."""
+"""The parts of the dashboard that need no page: text, methods, goals, links, treemap, charts, report, scenarios."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from lwcore import report
 from lwcore.analysis.cost import Cost
-from lwcore.errors import RecipeError
+from lwcore.errors import RecipeError, SearchError
 from lwcore.evaluation.result import ClassRow, Evaluation
 from lwcore.model import Card, Model
-from lwcore.recipe import Channels, Precision, Recipe
+from lwcore.recipe import STEPS, Blocks, Budget, Channels, Connections, LowRank, Precision, Recipe
 from lwcore.scenarios import Attempt, Log, original_of, pareto
-from pages.ui import charts, costline, form, frame, text
+from pages.ui import causes, charts, controls, costline, frame, goals, links, methods, text, wording
 from pages.ui.treemap import squarify
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,7 +32,7 @@ def _keys_used() -> tuple[set[str], set[str]]:
     for path in SOURCES:
         for found in re.findall(r"""(?:\bt|known|_metric)\(\s*f?"([^"]+)""", path.read_text(encoding="utf-8")):
             (starts if "{" in found else whole).add(found.split("{")[0])
-        choices = re.findall(r'(?:_choice|named)\("(\w+)"', path.read_text(encoding="utf-8"))
+        choices = re.findall(r'(?:choice\(method, |named\()"([\w-]+)"', path.read_text(encoding="utf-8"))
         starts.update(f"{name}." for name in choices)
     return whole, starts
 
@@ -89,35 +89,143 @@ def test_escaped_text_holds_no_markdown(name: str) -> None:
     assert not re.search(r"(?<!\\)(?:\\\\)*[*_`\[\]()<>!$:]", text.plain(name))
 
 
-_FORMS = st.builds(
-    form.Form,
-    amount=st.integers(1, 90),
-    goal=st.sampled_from(form.GOALS),
-    precision=st.sampled_from(form.PRECISIONS),
-    criterion=st.sampled_from(["l1", "l2", "random"]),
-    compensate=st.sampled_from(form.COMPENSATIONS),
-    connections=st.integers(0, 95),
-    scope=st.sampled_from(form.SCOPES),
-    ranges=st.sampled_from(form.RANGES),
-    calibration=st.integers(1, 2000),
-    seed=st.integers(0, 2**31 - 1),
+_SHARES = st.floats(0, 0.95).map(lambda share: round(share, 4))
+_BUDGETS = st.builds(Budget, of=st.sampled_from(["macs", "params", "bytes", "latency"]), keep=st.floats(0.05, 0.95))
+_STEPS = st.one_of(
+    st.builds(
+        Channels,
+        amount=_SHARES,
+        groups=st.dictionaries(st.sampled_from(["a", "b.c", "层"]), _SHARES),
+        budget=st.none() | _BUDGETS,
+        criterion=st.sampled_from(["l1", "l2", "random"]),
+        align=st.sampled_from([1, 8]),
+    ),
+    st.builds(Blocks, amount=_SHARES, names=st.lists(st.sampled_from(["x", "y"]), max_size=2).map(tuple)),
+    st.builds(LowRank, energy=st.floats(0.5, 1), budget=st.none() | _BUDGETS),
+    st.builds(Connections, amount=_SHARES, scope=st.sampled_from(["global", "layer"])),
+    st.builds(
+        Precision,
+        format=st.sampled_from(sorted({name for formats in methods.FAMILIES.values() for name in formats})),
+        keep=st.lists(st.sampled_from(["x", "y"]), max_size=2).map(tuple),
+        drop=st.none() | st.floats(0, 5),
+        bits=st.integers(1, 8),
+    ),
 )
+_RECIPES = st.builds(Recipe, steps=st.lists(_STEPS, max_size=6).map(tuple), seed=st.integers(0, 2**31 - 1))
 
 
-@given(_FORMS, st.dictionaries(st.sampled_from(["a", "b.c", "层"]), st.floats(0, 0.95)))
-def test_sliders_survive_the_recipe_and_the_link(positions: form.Form, overrides: dict[str, float]) -> None:
-    """Sliders → recipe → link → recipe → sliders gives the same recipe."""
-    recipe = positions.recipe(overrides)
-    assert form.from_link(form.to_link(recipe)) == recipe
-    again, groups = form.from_recipe(recipe)
-    assert again.recipe(groups) == recipe
+def _without_idle(recipe: Recipe) -> Recipe:
+    kept = tuple(s for s in recipe.steps if not methods.Method(name="", step=s).idle)
+    return Recipe(seed=recipe.seed, steps=kept)
+
+
+@given(_RECIPES)
+def test_any_recipe_is_shown_whole(recipe: Recipe) -> None:
+    """Recipe → methods → recipe loses nothing, whatever the order of the steps and however many of a kind."""
+    listed = methods.from_recipe(recipe)
+    assert methods.to_recipe(listed, recipe.seed) == _without_idle(recipe)
+    assert len({m.name for m in listed}) == len(listed)
+    assert {m.step.kind for m in listed} >= set(methods.ALWAYS)
+
+
+@given(_RECIPES)
+def test_a_recipe_survives_its_link(recipe: Recipe) -> None:
+    """Recipe → link → recipe gives the same recipe."""
+    assert links.from_link(links.to_link(recipe)) == recipe
+
+
+@given(_RECIPES, st.sampled_from(methods.ORDER))
+def test_a_method_that_is_added_and_taken_out_leaves_no_trace(recipe: Recipe, kind: str) -> None:
+    """Adding puts one step more into the list; taking it out gives the list back."""
+    listed = methods.from_recipe(recipe)
+    more = methods.added(listed, kind)
+    new = {m.name for m in more} - {m.name for m in listed}
+    assert len(new) == 1
+    assert methods.without(more, new.pop()) == listed
+
+
+@given(_RECIPES)
+def test_moving_keeps_every_step(recipe: Recipe) -> None:
+    """Moving a step up and down again gives the list back; nothing is lost at the ends."""
+    listed = methods.from_recipe(recipe)
+    for method in listed:
+        for by in (-1, 1):
+            after = methods.moved(listed, method.name, by)
+            assert sorted(after, key=lambda m: m.name) == sorted(listed, key=lambda m: m.name)
+    active = [m.name for m in listed if not m.idle]
+    for name in active[1:]:
+        assert methods.moved(methods.moved(listed, name, -1), name, 1) == listed
+
+
+def test_more_steps_than_a_page_can_show_are_refused() -> None:
+    """The list never shows less than a recipe does."""
+    with pytest.raises(RecipeError, match="12 steps"):
+        methods.from_recipe(Recipe(steps=(Connections(),) * 13))
+
+
+def test_every_step_has_words_and_controls() -> None:
+    """A new kind of step cannot be forgotten on the page."""
+    assert set(controls._DRAW) == set(STEPS) == set(methods.ORDER)
+    for kind in STEPS:
+        assert isinstance(wording.words(STEPS[kind]()), list)
+
+
+@given(
+    st.builds(
+        goals.Goal,
+        limits=st.lists(st.sampled_from(goals.LIMITS), min_size=1, unique=True).map(
+            lambda chosen: tuple(name for name in goals.LIMITS if name in chosen)
+        ),
+        drop=st.floats(0, 50),
+        size_kb=st.floats(1, 1e5),
+        macs_percent=st.floats(1, 100),
+        speedup=st.floats(1, 20),
+        device_ms=st.none() | st.floats(0.01, 1e4),
+        prefer=st.sampled_from(goals.PREFER),
+        seconds=st.sampled_from(goals.SECONDS),
+        seed=st.integers(0, 1000),
+    )
+)
+def test_a_goal_survives_the_url_and_is_a_target(goal: goals.Goal) -> None:
+    """Goal → URL → goal is the same, and the target holds exactly the chosen limits."""
+    assert goals.from_text(goals.to_text("job-1", goal, "set")) == ("job-1", goal, "set")
+    target = goal.target()
+    asked = {"drop": "drop", "size": "size_bytes", "macs": "macs", "speedup": "speedup", "device": "device"}
+    for limit, name in asked.items():
+        assert (target[name] is not None) == (limit in goal.limits)
+
+
+@given(st.text(max_size=200))
+def test_a_damaged_search_link_is_an_error_in_words(link: str) -> None:
+    """Whatever stands in the URL, the answer is a goal or a SearchError."""
+    with contextlib.suppress(SearchError):
+        assert isinstance(goals.from_text(f"job.{link}")[1], goals.Goal)
+
+
+def test_every_cause_speaks_both_languages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each code that the library gives has a text in each language, with the placeholders that its values fill."""
+    source = (ROOT / "lwcore/evaluation/causes.py").read_text(encoding="utf-8")
+    found = re.findall(r'Cause\(code="([\w-]+)", words=words, values=\{(.*?)\}\)', source)
+    assert {f"cause.{code}" for code, _ in found} == {k for k in text.catalogue("en") if k.startswith("cause.")}
+    for language in text.LANGUAGES:
+        monkeypatch.setattr(text, "language", lambda chosen=language: chosen)
+        for code, names in found:
+            values = dict.fromkeys(re.findall(r'"(\w+)":', names), 0.5)
+            assert "{" not in causes.sentence({"code": code, "words": "", "values": values})
+    assert causes.sentence({"code": "new", "words": "As {it} is.", "values": {}}) == "As {it} is."
+
+
+def test_a_goal_without_a_limit_is_an_error_in_words() -> None:
+    """At least one limit must be chosen."""
+    with pytest.raises(SearchError):
+        goals.Goal(limits=()).target()
 
 
 @given(st.text(max_size=200))
 def test_a_damaged_link_is_an_error_in_words(link: str) -> None:
     """Whatever stands in the link, the answer is a recipe or a RecipeError."""
     with contextlib.suppress(RecipeError):
-        assert isinstance(form.from_link(link), Recipe)
+        assert isinstance(links.from_link(link), Recipe)
 
 
 def test_a_link_cannot_unpack_without_end() -> None:
@@ -127,18 +235,12 @@ def test_a_link_cannot_unpack_without_end() -> None:
 
     bomb = base64.urlsafe_b64encode(zlib.compress(b"[" * 50_000_000)).decode()
     with pytest.raises(RecipeError):
-        form.from_link(bomb)
-
-
-def test_a_recipe_in_another_order_is_refused_by_the_sliders() -> None:
-    """The sliders never show less than a recipe does."""
-    with pytest.raises(RecipeError):
-        form.from_recipe(Recipe(steps=(Precision(), Channels(amount=0.3))))
+        links.from_link(bomb)
 
 
 def test_nothing_set_is_the_empty_recipe() -> None:
-    """All sliders at rest mean the original."""
-    assert form.Form().recipe() == Recipe()
+    """All methods at rest mean the original."""
+    assert methods.to_recipe(methods.AT_REST, 0) == Recipe()
 
 
 @given(st.lists(st.floats(0.1, 1e6), min_size=1, max_size=60))
@@ -249,6 +351,7 @@ def test_charts_are_plain_data_with_one_look() -> None:
         charts.histogram([1, 2], [0.0, 0.5, 1.0], x="x", y="y"),
         charts.by_class([{"name": "a", "before": 0.9, "after": 0.8}], x="x", before="b", after="a"),
         charts.confusion([[1, 0], [0, 1]], ["a", "b"], x="x", y="y"),
+        charts.node_errors([{"name": "a", "value": 0.1, "kept": True, "text": "t"}], x="x", kept="k", int8="i"),
     ]
     for spec in specs:
         assert json.loads(json.dumps(spec)) == spec

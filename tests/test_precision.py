@@ -21,18 +21,20 @@ from lwcore.recipe import Channels, Precision, Recipe
 from lwcore.runtime import session
 from lwcore.samples import SampleSet
 from lwcore.settings import ROOT
-from lwcore.slimming import processor, ranges
-from lwcore.slimming.fold import fold_batch_norms, parameters_folded
-from lwcore.slimming.precision import reduce_precision
-from lwcore.slimming.processor import PREFERENCE, kind_of, order
-from lwcore.slimming.quantizer import VARIANTS
+from lwcore.slimming.precision import processor, ranges, reduce_precision
+from lwcore.slimming.precision.fold import fold_batch_norms, parameters_folded
+from lwcore.slimming.precision.processor import PREFERENCE, kind_of, order
+from lwcore.slimming.precision.variants import VARIANTS
 from tests.tiny import finish, tiny_model, tiny_samples
 
 STEPS = [
     Precision(format="fp16"),
     Precision(format="int8-dynamic"),
     *(Precision(format="int8-static", variant=name) for name in VARIANTS),
-    *(Precision(format="int8-static", variant="u8s8-reduced", ranges=name) for name in ("percentile", "entropy")),
+    *(
+        Precision(format="int8-static", variant="u8s8-reduced", ranges=name)
+        for name in ("percentile", "entropy", "mse", "auto")
+    ),
 ]
 
 
@@ -162,13 +164,13 @@ def test_auto_names_the_variant_and_its_agreement():
 
 
 def test_a_slower_file_says_so(monkeypatch):
-    from lwcore.slimming import precision
+    from lwcore.slimming.precision import formats
     from lwcore.timing import Latency
 
     def turns(runs, seconds):
         return [Latency(median_ms=ms, low_ms=ms, high_ms=ms, rounds=5) for ms in (1.0, 1.6)]
 
-    monkeypatch.setattr(precision, "take_turns", turns)
+    monkeypatch.setattr(formats, "take_turns", turns)
     _, notes = reduce_precision(tiny_model(), Precision(format="int8-static", variant="s8s8"), tiny_samples())
     assert any("1.60× slower" in note for note in notes)
 

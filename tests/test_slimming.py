@@ -6,6 +6,7 @@ import itertools
 import os
 import subprocess
 import sys
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -19,8 +20,10 @@ from lwcore.errors import SlimError
 from lwcore.model import Model
 from lwcore.runtime import run, session
 from lwcore.samples import SampleSet
-from lwcore.slimming.criteria import CRITERIA
-from lwcore.slimming.levels import levers
+from lwcore.slimming.budget.allocate import Sensitivity
+from lwcore.slimming.budget.levels import levers
+from lwcore.slimming.budget.sensitivity import measure_sensitivity
+from lwcore.slimming.pruning.criteria import CRITERIA
 
 TRAINED = [name for name in lwcore.gallery() if name.startswith("fashion-")]
 
@@ -151,17 +154,23 @@ def test_compensation_adds_no_parameter(small: Model, calibration: SampleSet) ->
     assert plain.after.params == fitted.after.params
 
 
+@pytest.fixture(scope="module")
+def sensitivity(small: Model, calibration: SampleSet) -> Sensitivity:
+    return measure_sensitivity(small, calibration)
+
+
 @pytest.mark.parametrize("of", ["macs", "params"])
-def test_a_budget_is_never_exceeded(small: Model, calibration: SampleSet, of: str) -> None:
-    recipe = _recipe(budget=Budget(of=of, keep=0.6))  # type: ignore[arg-type]
-    slim = lwcore.apply(small, recipe, calibration)
+def test_a_budget_is_never_exceeded(
+    small: Model, calibration: SampleSet, sensitivity: Sensitivity, of: Literal["macs", "params"]
+) -> None:
+    slim = lwcore.apply(small, _recipe(budget=Budget(of=of, keep=0.6)), calibration, sensitivity)
     left = getattr(slim.after, of) / getattr(slim.before, of)
     assert 0.45 < left <= 0.6
 
 
-def test_a_budget_that_cannot_be_met_says_how_near_it_comes(small: Model, calibration: SampleSet) -> None:
+def test_a_budget_that_cannot_be_met_says_how_near_it_comes(small: Model, sensitivity: Sensitivity) -> None:
     with pytest.raises(SlimError, match="with every group at its smallest"):
-        lwcore.apply(small, _recipe(budget=Budget(keep=0.001)), calibration)
+        lwcore.apply(small, _recipe(budget=Budget(keep=0.001)), sensitivity=sensitivity)
 
 
 def test_a_group_set_by_hand_wins(small: Model) -> None:

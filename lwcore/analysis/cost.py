@@ -11,6 +11,7 @@ from onnx import NodeProto, TensorProto
 from lwcore.graph import Graph, Shape, attributes, reads
 from lwcore.model import Model
 
+_HALF_BYTES = frozenset({TensorProto.INT4, TensorProto.UINT4})
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16})
 
 # Constant inputs that are settings of an operator (positions), not trained values.
@@ -25,6 +26,7 @@ _SETTINGS: Mapping[str, frozenset[int]] = {
     "OneHot": frozenset({1, 2}),
     "QuantizeLinear": frozenset({1, 2}),
     "DequantizeLinear": frozenset({1, 2}),
+    "MatMulNBits": frozenset({2, 3}),
 }
 # Positions at which an integer constant is a weight that a quantizer stored with few bits.
 _QUANTIZED: Mapping[str, frozenset[int]] = {
@@ -33,6 +35,7 @@ _QUANTIZED: Mapping[str, frozenset[int]] = {
     "MatMulInteger": frozenset({1}),
     "QLinearConv": frozenset({3, 8}),
     "QLinearMatMul": frozenset({3}),
+    "MatMulNBits": frozenset({1}),
 }
 # Operators whose one-element constants are trained values (a bias of one output), not scalars of an expression.
 _TRAINED_SCALARS = frozenset(
@@ -74,11 +77,31 @@ def cost(model: Model) -> Cost:
     graph = Graph.view(model)
     shapes = graph.shapes
     return Cost(
-        params=sum(math.prod(shapes[name]) for name in parameters(graph)),
+        params=sum(values(graph).values()),
         macs=sum(macs(node, shapes) for node in graph.nodes),
-        weight_bytes=sum(a.nbytes for a in graph.constants.values()),
+        weight_bytes=sum(constant_bytes(graph, name) for name in graph.constants),
         size_bytes=model.size_bytes,
     )
+
+
+def constant_bytes(graph: Graph, name: str) -> int:
+    """Bytes of a constant in the file: two four-bit numbers share one."""
+    array = graph.constants[name]
+    return (array.size + 1) // 2 if graph.types[name] in _HALF_BYTES else array.nbytes
+
+
+def values(graph: Graph) -> dict[str, int]:
+    """How many trained values each constant holds, by name."""
+    return {name: count for node in graph.nodes for name, count in node_values(graph, node).items()}
+
+
+def node_values(graph: Graph, node: NodeProto) -> dict[str, int]:
+    """How many trained values each constant of one node holds; MatMulNBits packs two into each byte."""
+    found = {name: math.prod(graph.shapes[name]) for name in node_parameters(graph, node)}
+    if node.op_type == "MatMulNBits" and node.input[1] in found:
+        sizes = attributes(node)
+        found[node.input[1]] = int(sizes["K"]) * int(sizes["N"])  # type: ignore[call-overload]
+    return found
 
 
 def parameters(graph: Graph) -> list[str]:
@@ -147,4 +170,5 @@ _MACS: Mapping[str, Callable[[NodeProto, Mapping[str, Shape]], int]] = {
     "MatMul": _matmul,
     "MatMulInteger": _matmul,
     "QLinearMatMul": _matmul,
+    "MatMulNBits": _matmul,
 }

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from onnx import NodeProto
 
-from lwcore.analysis import channelwise, movement  # noqa: F401  (they register their rules)
-from lwcore.analysis.labels import FROZEN, Consumer, Labelling, Labels
-from lwcore.analysis.rules import RULES, freeze_inputs
+from lwcore.analysis import (  # noqa: F401  (they register their rules)
+    attention,
+    channelwise,
+    contractions,
+    fused,
+    movement,
+    recurrent,
+)
+from lwcore.analysis.labels import FROZEN, Consumer, Labelling, Reason
+from lwcore.analysis.rules import RULES, operator_of
 from lwcore.graph import Graph, per_model, reads
 from lwcore.model import Model
 
@@ -51,10 +59,11 @@ class Coupling:
         groups: what can be pruned, in the order of the graph.
         frozen: what cannot, with reasons.
         cuts: (constant, axis) → class of each index.
-        tensors: tensor → (axis, class of each index) for every tensor that shrinks.
+        tensors: tensor → axis → class of each index, for every tensor that shrinks.
         consumers: linear operators that read removable channels, in the order of the graph.
-        grouped: node index → channels in one convolution group (the `group` attribute follows its input).
+        grouped: node index → channels in one group of a node that loses whole groups (its attribute follows its input).
         normalised: nodes that compute statistics over a removable axis (removing is then not the same as zeroing).
+        contracted: nodes without a weight matrix that sum over a removable axis (queries times keys).
         producers: (constant, axis) of the weights whose outputs the channels are.
         units: number of classes, the frozen class included.
         mirrors: result of a DequantizeLinear over a stored weight → that weight; the two have one shape.
@@ -63,10 +72,11 @@ class Coupling:
     groups: tuple[Group, ...]
     frozen: tuple[Frozen, ...]
     cuts: Mapping[tuple[str, int], np.ndarray] = field(repr=False)
-    tensors: Mapping[str, tuple[int, np.ndarray]] = field(repr=False)
+    tensors: Mapping[str, Mapping[int, np.ndarray]] = field(repr=False)
     consumers: tuple[Consumer, ...] = field(repr=False)
     grouped: Mapping[int, int] = field(repr=False)
     normalised: frozenset[int]
+    contracted: frozenset[int]
     producers: frozenset[tuple[str, int]] = field(repr=False)
     units: int
     mirrors: Mapping[str, str] = field(repr=False)
@@ -79,8 +89,9 @@ class Coupling:
         for (name, axis), classes in self.cuts.items():
             for same in (name, *twins[name]):
                 yield same, axis, classes
-        for name, (axis, classes) in self.tensors.items():
-            yield name, axis, classes
+        for name, held in self.tensors.items():
+            for axis, classes in held.items():
+                yield name, axis, classes
 
     def group(self, name: str) -> Group | None:
         """The group of that name, or None."""
@@ -101,19 +112,20 @@ def couple(model: Model) -> Coupling:
     """Find what can be removed from a model and what must go with it; remembered by fingerprint."""
     graph = Graph.view(model)
     lab = label(graph)
-    classes, causes = lab.classes()
+    classes, why = lab.classes()
     cuts = {place: classes[ids] for place, ids in lab.cuts.items()}
-    tensors = {name: (labels.axis, classes[labels.ids]) for name, labels in lab.tensors.items()}
+    tensors = {name: {axis: classes[ids] for axis, ids in held.items()} for name, held in lab.tensors.items()}
     groups = _groups(graph, lab, cuts, [classes[ids] for ids in lab.pieces])
     consumers = tuple(Consumer(c.node, c.constant, c.axis, c.tensor, classes[c.ids], c.groups) for c in lab.consumers)
     return Coupling(
         groups=groups,
-        frozen=tuple(_frozen(graph, lab, classes, causes)),
+        frozen=tuple(_frozen(graph, lab, classes, why)),
         cuts=cuts,
         tensors=tensors,
         consumers=consumers,
         grouped=lab.grouped,
         normalised=frozenset(lab.normalised),
+        contracted=frozenset(lab.contracted),
         producers=frozenset((_base(lab, constant), axis) for _, constant, axis in lab.producers),
         units=int(classes.max()) + 1,
         mirrors={name: held[0] for name, held in lab.quantized.items()},
@@ -124,23 +136,27 @@ def label(graph: Graph) -> Labelling:
     """Walk the graph once, every operator passing labels on by its rule."""
     lab = Labelling(graph)
     for index, node in enumerate(graph.nodes):
-        if (
-            node.op_type in RULES
-            and node.domain in ("", "ai.onnx")
-            and not _unknown_shape(graph, list(node.input) + list(node.output))
-        ):
-            RULES[node.op_type](lab, index, node)
+        names = list(reads(node))
+        operator, known = operator_of(node), len(lab.reasons)
+        if operator in RULES and not _unknown_shape(graph, [*names, *node.output]):
+            RULES[operator](lab, index, node)
+            ignorant = not lab.unknown.isdisjoint(names) or not all(r.meant for r in lab.reasons[known:])
         else:
-            for name in reads(node):
-                lab.freeze_tensor(name, node, f"no rule for operator {node.op_type}", meant=False)
-            freeze_inputs(lab, node, f"no rule for operator {node.op_type}", meant=False)
-            _pin_constants(lab, list(reads(node)))
+            ignorant = _without_rule(lab, node, names)
+        if ignorant:
+            lab.unknown.update(name for name in node.output if not lab.along(name))
     for name in graph.outputs:
-        labels = lab.get(name)
-        if labels is not None:
-            source = graph.nodes[graph.producers()[name]]
-            lab.freeze(labels.ids, source, "it is the network's output")
+        if lab.along(name):
+            lab.freeze_tensor(name, graph.nodes[graph.producers()[name]], "it is the network's output")
     return lab
+
+
+def _without_rule(lab: Labelling, node: NodeProto, names: list[str]) -> bool:
+    """Freeze what reaches a node we know nothing of; True when its result could have had labels."""
+    for name in names:
+        lab.freeze_tensor(name, node, f"no rule for operator {node.op_type}", meant=False)
+    _pin_constants(lab, names)
+    return any(lab.along(n) or n in lab.unknown or len(lab.graph.shapes.get(n, ())) > 1 for n in names)
 
 
 def _unknown_shape(graph: Graph, names: list[str]) -> bool:
@@ -160,67 +176,82 @@ def _groups(
     graph: Graph, lab: Labelling, cuts: Mapping[tuple[str, int], np.ndarray], pieces: list[np.ndarray]
 ) -> tuple[Group, ...]:
     """Units with the same places form a group. Pieces of a split count as places, so that none is emptied."""
-    signatures: dict[int, list[tuple[int, int]]] = defaultdict(list)
     places = [*cuts.values(), *(piece for piece in pieces if (piece != FROZEN).all())]
-    for place, array in enumerate(places):
-        for unit, times in zip(*np.unique(array[array != FROZEN], return_counts=True), strict=True):
-            signatures[int(unit)].append((place, int(times)))
-    alike: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)
-    for unit in sorted(signatures):
-        alike[tuple(signatures[unit])].append(unit)
-    readers = graph.consumers()
-    names = list(cuts)
+    units, place = _occurrences(places)
+    if not units.size:
+        return ()
+    makers = _makers(lab, cuts, int(units.max()) + 1)
+    families = [f for f in _alike(units, place) if len(f) > 1 and makers[f[0]] >= 0]  # a lone channel always stays
+    readers, names = lab.readers, [name for name, _ in cuts]
     found = []
-    for signature, units in alike.items():
-        constants = {names[place][0] for place, _ in signature if place < len(names)}
-        nodes = sorted({index for constant in constants for index in readers.get(constant, ())})
-        lead = _leader(lab, cuts, set(units), nodes)
-        found.append(
-            (
-                lead,
-                Group(
-                    name=graph.nodes[lead].name,
-                    channels=len(units),
-                    units=np.array(units),
-                    layers=tuple(graph.nodes[i].name for i in nodes),
-                ),
-            )
-        )
+    for family, held in zip(families, _places_of(units, place, [int(f[0]) for f in families]), strict=True):
+        nodes = sorted({i for p in held if p < len(names) for i in readers.get(names[p], ())})
+        lead = int(makers[family[0]])
+        layers = tuple(graph.nodes[i].name for i in nodes)
+        found.append((lead, Group(name=graph.nodes[lead].name, channels=len(family), units=family, layers=layers)))
     found.sort(key=lambda item: (item[0], int(item[1].units[0])))
-    return tuple(_named_apart(group for _, group in found if group.channels > 1))
+    return tuple(_named_apart(group for _, group in found))
 
 
-def _leader(lab: Labelling, cuts: Mapping[tuple[str, int], np.ndarray], units: set[int], nodes: list[int]) -> int:
-    for index, constant, axis in lab.producers:
-        if units.intersection(cuts[_base(lab, constant), axis].tolist()):
-            return index
-    return nodes[0]
+def _occurrences(places: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Every unit in every place, and the number of that place."""
+    units = np.concatenate([*places, np.zeros(0, np.int64)])
+    place = np.repeat(np.arange(len(places)), [len(array) for array in places])
+    return units[units != FROZEN], place[units != FROZEN]
+
+
+def _alike(units: np.ndarray, place: np.ndarray) -> list[np.ndarray]:
+    """Units that occur in the same places equally often, each list in order.
+
+    Every place draws 128 random bits and a unit adds up those of its places: equal sums mean equal places.
+    """
+    drawn = np.random.default_rng(0).integers(0, 2**64, (int(place.max()) + 1, 2), dtype=np.uint64)
+    sums = np.zeros((int(units.max()) + 1, 2), dtype=np.uint64)
+    np.add.at(sums, units, drawn[place])
+    present = np.unique(units)
+    _, family = np.unique(sums[present], axis=0, return_inverse=True)
+    order = np.argsort(family, kind="stable")
+    return np.split(present[order], np.flatnonzero(np.diff(family[order])) + 1)
+
+
+def _places_of(units: np.ndarray, place: np.ndarray, wanted: list[int]) -> list[list[int]]:
+    """The places of some units, in order."""
+    held: dict[int, list[int]] = {unit: [] for unit in wanted}
+    chosen = np.isin(units, wanted)
+    for unit, number in zip(units[chosen].tolist(), place[chosen].tolist(), strict=True):
+        held[unit].append(number)
+    return [held[unit] for unit in wanted]
+
+
+def _makers(lab: Labelling, cuts: Mapping[tuple[str, int], np.ndarray], count: int) -> np.ndarray:
+    """For every unit the first node that makes its channels, −1 where no weight does."""
+    makers = np.full(count, -1)
+    for index, constant, axis in reversed(lab.producers):
+        units = cuts[_base(lab, constant), axis]
+        makers[units[units < count]] = index
+    return makers
 
 
 def _base(lab: Labelling, constant: str) -> str:
     return lab.quantized[constant][0] if constant in lab.quantized else constant
 
 
-def _named_apart(groups: Iterator[Group]) -> Iterator[Group]:
+def _named_apart(groups: Iterable[Group]) -> Iterator[Group]:
     """Several groups may start at one layer (halves of a split); number them."""
     seen: dict[str, int] = defaultdict(int)
     for group in groups:
         seen[group.name] += 1
         n = seen[group.name]
-        yield (
-            group
-            if n == 1
-            else Group(name=f"{group.name} ({n})", channels=group.channels, layers=group.layers, units=group.units)
-        )
+        yield group if n == 1 else replace(group, name=f"{group.name} ({n})")
 
 
-def _frozen(graph: Graph, lab: Labelling, classes: np.ndarray, causes: Mapping[int, Any]) -> Iterator[Frozen]:
+def _frozen(graph: Graph, lab: Labelling, classes: np.ndarray, why: Callable[[int], Reason | None]) -> Iterator[Frozen]:
     for index, constant, axis in lab.producers:
         ids = lab.cuts[_base(lab, constant), axis]
         stuck = ids[classes[ids] == FROZEN]
         if not stuck.size:
             continue
-        reason = next((causes[int(i)] for i in stuck if int(i) in causes), None)
+        reason = next((found for i in stuck if (found := why(int(i)))), None)
         layer = graph.nodes[index].name
         if reason is None:
             yield Frozen(
@@ -231,4 +262,4 @@ def _frozen(graph: Graph, lab: Labelling, classes: np.ndarray, causes: Mapping[i
             yield Frozen(layer=layer, reason=reason.text + where, meant=reason.meant, channels=stuck.size)
 
 
-__all__ = ["Coupling", "Frozen", "Group", "Labels", "couple", "label"]
+__all__ = ["Coupling", "Frozen", "Group", "couple", "label"]

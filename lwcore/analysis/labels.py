@@ -1,9 +1,9 @@
 """Labels: which channels of which tensors must live or die together.
 
 Every index that can be removed from a weight's output dimension gets a fresh integer, and the operators carry those
-integers to whatever they touch. A tensor's labels vary along at most one of its axes (`Labels.axis`); where an
-operator would make them vary along two (a reshape that splits heads from head width), labels are united until one is
-left. Label 0 is frozen.
+integers to whatever they touch. A tensor has labels for each of its axes on its own (an MLP-Mixer's tokens and its
+width): removing a label takes whole slices away. Where a reshape would split one axis' labels over two (heads from head
+width), labels are united until they vary along one of them, so that what is left stays rectangular. Label 0 is frozen.
 
 Uniting only records a pair: the classes are found once, at the end, by connected components, so the analysis is
 linear in the number of nodes.
@@ -11,7 +11,9 @@ linear in the number of nodes.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from onnx import NodeProto
@@ -22,14 +24,6 @@ from lwcore.graph import Graph, Shape, attributes
 
 FROZEN = 0
 Ids = np.ndarray
-
-
-@dataclass(frozen=True)
-class Labels:
-    """Labels of one tensor: `ids[i]` belongs to index `i` along `axis`; along the other axes they do not vary."""
-
-    axis: int
-    ids: Ids
 
 
 @dataclass(frozen=True)
@@ -62,25 +56,38 @@ class Labelling:
     """The state while the rules walk the graph.
 
     Attributes:
-        tensors: labels of every tensor that has any.
+        tensors: axis → label of each index, for every tensor that has any.
         cuts: (constant, axis) → ids of its indexes: the places that must be cut.
         producers: (node, constant, axis) that gave fresh labels.
-        groups_by_channel: nodes whose `group` attribute counts input channels (depthwise) → channels in one group.
+        grouped: nodes that count groups of channels in an attribute and lose whole groups → channels in one group.
+        normalised: nodes that compute statistics over a removable axis.
+        contracted: nodes that sum over a removable axis without a weight matrix (queries times keys).
         quantized: output of DequantizeLinear over a constant → (constant, scale, zero point, axis of the scale).
+        copies: result of an Expand or Tile (and of what only passes it on or reshapes it) → the node that made it.
+        unknown: tensors whose lack of labels is due to a missing rule.
+        pieces: parts of an axis of which something must stay.
     """
 
     graph: Graph
-    tensors: dict[str, Labels] = field(default_factory=dict)
+    tensors: dict[str, dict[int, Ids]] = field(default_factory=dict)
     cuts: dict[tuple[str, int], Ids] = field(default_factory=dict)
     producers: list[tuple[int, str, int]] = field(default_factory=list)
     consumers: list[Consumer] = field(default_factory=list)
     grouped: dict[int, int] = field(default_factory=dict)
     normalised: set[int] = field(default_factory=set)
+    contracted: set[int] = field(default_factory=set)
     quantized: dict[str, tuple[str, str, str, int]] = field(default_factory=dict)
+    copies: dict[str, int] = field(default_factory=dict)
+    unknown: set[str] = field(default_factory=set)
     pieces: list[Ids] = field(default_factory=list)
     reasons: list[Reason] = field(default_factory=list)
     _pairs: list[tuple[Ids, Ids]] = field(default_factory=list)
     _next: int = 1
+
+    @cached_property
+    def readers(self) -> dict[str, list[int]]:
+        """Tensor → nodes that read it."""
+        return self.graph.consumers()
 
     # -- what rules say ------------------------------------------------------------------------------------------
 
@@ -102,9 +109,8 @@ class Labelling:
 
     def freeze_tensor(self, name: str, node: NodeProto, text: str, meant: bool = True) -> None:
         """Freeze every label of a tensor."""
-        labels = self.tensors.get(name)
-        if labels is not None:
-            self.freeze(labels.ids, node, text, meant)
+        for ids in self.along(name).values():
+            self.freeze(ids, node, text, meant)
 
     def cut(self, constant: str, axis: int, ids: Ids) -> None:
         """Index `i` of this axis of a constant is removed with label `ids[i]`; a second claim unites the two."""
@@ -134,15 +140,19 @@ class Labelling:
         self.consumers.append(Consumer(node, constant, axis, tensor, ids, groups))
 
     def put(self, name: str, axis: int, ids: Ids | None) -> None:
-        """Write down the labels of a tensor (nothing when there are none that could be removed)."""
+        """Write down the labels of a tensor along an axis (nothing when there are none that could be removed)."""
         if ids is not None and name and ids.size > 1 and bool((ids != FROZEN).any()):
-            self.tensors[name] = Labels(axis, ids)
+            self.tensors.setdefault(name, {})[axis] = ids
 
     # -- what rules ask ------------------------------------------------------------------------------------------
 
-    def get(self, name: str) -> Labels | None:
-        """Labels of a tensor, or None."""
-        return self.tensors.get(name)
+    def along(self, name: str) -> Mapping[int, Ids]:
+        """Axis → labels of a tensor; empty when nothing of it can be removed."""
+        return self.tensors.get(name, {})
+
+    def on(self, name: str, axis: int) -> Ids | None:
+        """Labels of a tensor along one axis, or None."""
+        return self.along(name).get(axis)
 
     def is_constant(self, name: str) -> bool:
         """True for weights, quantized ones included."""
@@ -160,28 +170,10 @@ class Labelling:
         """An attribute or its default."""
         return attributes(node).get(name, default)
 
-    def spread(self, array: Ids) -> tuple[int, Ids | None]:
-        """Labels given for every element of a tensor, united until they vary along one axis: (axis, ids).
-
-        Where they vary along several axes, the longest is kept and each label is united with those beside it along
-        the others: the same index in every attention head, in every half of a channel shuffle.
-        """
-        varying = [
-            a for a in range(array.ndim) if array.shape[a] > 1 and bool((array != array.take([0], axis=a)).any())
-        ]
-        if not varying:
-            return 0, None
-        keep = max(varying, key=lambda a: (array.shape[a], -a))
-        small = array[tuple(slice(None) if a in varying else slice(0, 1) for a in range(array.ndim))]
-        lead = small[tuple(slice(None) if a == keep else slice(0, 1) for a in range(array.ndim))]
-        if len(varying) > 1:
-            self.unite(small, lead)
-        return keep, lead.reshape(-1)
-
     # -- the end -------------------------------------------------------------------------------------------------
 
-    def classes(self) -> tuple[np.ndarray, dict[int, Reason]]:
-        """Class of every label (class 0 is frozen), and the first reason of each label that is frozen."""
+    def classes(self) -> tuple[np.ndarray, Callable[[int], Reason | None]]:
+        """Class of every label (class 0 is frozen), and a look-up of the first reason why a label is frozen."""
         rows = [np.asarray(a).ravel() for a, _ in self._pairs]
         columns = [np.asarray(b).ravel() for _, b in self._pairs]
         free = self._components(rows, columns, without_frozen=True)
@@ -196,8 +188,7 @@ class Labelling:
             swap = final[FROZEN]
             final = np.where(final == swap, -1, np.where(final == 0, swap, final))
             final = np.where(final == -1, 0, final)
-        by_label = {label: cause[int(c)] for label, c in enumerate(free) if label and int(c) in cause}
-        return final, by_label
+        return final, lambda label: cause.get(int(free[label])) if label else None
 
     def _components(self, rows: list[Ids], columns: list[Ids], *, without_frozen: bool) -> np.ndarray:
         row = np.concatenate([*rows, np.zeros(0, np.int64)])

@@ -191,15 +191,20 @@ def _rows(
                 name=step.name,
                 type=step.node.op_type,
                 output_shape=shapes[id(step.module)],
-                params=sum(params[id(part.module)] for part in parts),
+                params=sum(params[id(part.module)] + _packed(graph, part.node) for part in parts),
                 macs=cost.macs(step.node, graph.shapes),
-                weight_bytes=sum(graph.constants[name].nbytes for name in owned),
+                weight_bytes=sum(cost.constant_bytes(graph, name) for name in owned),
                 activation_bytes=_output_bytes(graph, step.node),
                 weights=weights,
                 note=_note(graph, step.name, weights, owners),
             )
         )
     return tuple(rows)
+
+
+def _packed(graph: Graph, node: NodeProto) -> int:
+    """Trained values beyond the elements of their constants, where two share a byte."""
+    return sum(count - graph.constants[name].size for name, count in cost.node_values(graph, node).items())
 
 
 def _prepared_for(name: str, prepared: Mapping[str, Sequence[Step]]) -> list[Step]:

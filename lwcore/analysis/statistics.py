@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lwcore.errors import SampleError
 from lwcore.graph import Graph
 from lwcore.model import InputSpec
 from lwcore.runtime import BATCH, batches, run, session
@@ -56,15 +57,26 @@ def affordable(graph: Graph, wanted: int) -> int:
     return max(8, min(wanted, _FLOATS // max(largest, 1)))
 
 
+def batch_size(graph: Graph, names: Iterable[str]) -> int:
+    """How many samples may run at once when these tensors are all asked for."""
+    floats = sum(math.prod(graph.shape(name)) for name in names)
+    return max(1, min(BATCH, _FLOATS // max(floats, 1)))
+
+
 Vectors = Callable[[np.ndarray], np.ndarray]  # a tensor's values → its vectors of channels, shape (C, n)
 
 
-def moments(graph: Graph, inputs: Iterable[np.ndarray], vectors: Mapping[str, Vectors]) -> dict[str, Moments]:
-    """Moments of several tensors in one streamed pass over batches of inputs, accumulated in float64."""
-    wanted = sorted(vectors)
-    if not wanted:
+def moments(
+    graph: Graph, inputs: Iterable[np.ndarray], vectors: Mapping[str, tuple[str, Vectors]]
+) -> dict[str, Moments]:
+    """Moments in one streamed pass over batches of inputs, accumulated in float64.
+
+    Args:
+        vectors: what to call the moments → (tensor, how it becomes vectors).
+    """
+    if not vectors:
         return {}
-    computed = [n for n in wanted if n not in graph.inputs]
+    computed = sorted({name for name, _ in vectors.values() if name not in graph.inputs})
     proto = graph.proto()
     listed = {o.name for o in proto.graph.output}
     proto.graph.output.extend(graph.value_info(n) for n in computed if n not in listed)
@@ -73,10 +85,10 @@ def moments(graph: Graph, inputs: Iterable[np.ndarray], vectors: Mapping[str, Ve
     for batch in inputs:
         values = dict(zip(computed, run(runner, batch, computed), strict=True)) if computed else {}
         values[graph.inputs[0]] = batch
-        for name in wanted:
-            columns = vectors[name](values[name])
-            mean, gram, count = sums.get(name, (0.0, 0.0, 0))
-            sums[name] = (
+        for key, (name, taken) in sorted(vectors.items()):
+            columns = taken(values[name])
+            mean, gram, count = sums.get(key, (0.0, 0.0, 0))
+            sums[key] = (
                 mean + columns.sum(axis=1, dtype=np.float64),
                 gram + (columns @ columns.T).astype(np.float64),
                 count + columns.shape[1],
@@ -85,8 +97,17 @@ def moments(graph: Graph, inputs: Iterable[np.ndarray], vectors: Mapping[str, Ve
 
 
 def feed(graph: Graph, samples: SampleSet, spec: InputSpec, size: int = BATCH) -> Iterable[np.ndarray]:
-    """The samples in batches, or in the batch size that the file fixes (an incomplete last batch is left out)."""
+    """The samples in batches, or in the batch size that the file fixes (an incomplete last batch is left out).
+
+    Raises:
+        SampleError: there is not one whole batch.
+    """
     fixed = None if 0 in graph.free.get(graph.inputs[0], ()) else graph.shape(graph.inputs[0])[0]
+    if len(samples) < (fixed or 1):
+        raise SampleError(
+            f"Expected at least {fixed or 1} calibration samples, one batch of the size that the file fixes, found "
+            f"{len(samples)}. Give more, or export the model with a free batch."
+        )
     for start, stop in batches(len(samples), fixed or size):
         if fixed is None or stop - start == fixed:
             yield samples.inputs(spec, start, stop)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import NodeProto
 
-from lwcore.graph import Graph
+from lwcore.graph import Graph, attributes
 
 # Operator → position of a quantized weight → (positions of its scale, of its zero point); None: not beside the weight.
 _PARTNERS: Mapping[str, Mapping[int, tuple[int | None, int]]] = {
@@ -43,10 +43,36 @@ def stored(graph: Graph, node: NodeProto, position: int) -> Stored:
     """The constant that `node` reads at `position`."""
     name = node.input[position]
     array = graph.constants[name]
+    if node.op_type == "MatMulNBits" and position == 1:
+        return _blocked(graph, node, name)
+    if node.op_type == "DequantizeLinear" and position == 0 and attributes(node).get("block_size"):
+        return _dequantized(graph, node, name)
     scale, zero = _PARTNERS.get(node.op_type, {}).get(position, (None, None))
     return Stored(
         name=name, array=array, zero=_partner(graph, node, zero, array, 0), scale=_partner(graph, node, scale, array, 1)
     )
+
+
+def _blocked(graph: Graph, node: NodeProto, name: str) -> Stored:
+    """Two four-bit numbers share a byte, the lower half first; 8 stands for zero (onnxruntime's MatMulNBits)."""
+    packed, sizes = graph.constants[name], attributes(node)
+    columns, block = int(sizes["K"]), int(sizes["block_size"])  # type: ignore[call-overload]
+    halves: np.ndarray = np.stack([packed & 15, packed >> 4], axis=-1).reshape(len(packed), -1)[:, :columns]
+    scale = graph.constants[node.input[2]].reshape(len(packed), -1)
+    repeated = np.repeat(scale, block, axis=1)[:, :columns]
+    return Stored(name=name, array=halves, zero=np.full((), 8, np.uint8), scale=repeated)
+
+
+def _dequantized(graph: Graph, node: NodeProto, name: str) -> Stored:
+    """One scale for each block along an axis."""
+    array, found = graph.constants[name], attributes(node)
+    axis, block = int(found.get("axis", 1)) % array.ndim, int(found["block_size"])  # type: ignore[call-overload]
+    scale = np.repeat(graph.constants[node.input[1]], block, axis=axis)
+    zero = np.zeros((), array.dtype)
+    if len(node.input) > 2 and node.input[2]:
+        zero = np.repeat(graph.constants[node.input[2]], block, axis=axis)
+        zero = np.take(zero, range(array.shape[axis]), axis=axis)
+    return Stored(name=name, array=array, zero=zero, scale=np.take(scale, range(array.shape[axis]), axis=axis))
 
 
 def _partner(graph: Graph, node: NodeProto, position: int | None, array: np.ndarray, default: int) -> np.ndarray:

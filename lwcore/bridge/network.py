@@ -151,8 +151,12 @@ def node_names(nodes: Sequence[NodeProto]) -> list[str]:
     return names
 
 
+_FOREIGN = frozenset({("com.microsoft", "MatMulNBits")})  # operators outside the standard that there are rules for
+
+
 def _build(node: NodeProto, name: str, graph: Graph, weights: Weights, feeds: str) -> Step:
-    if node.op_type not in RULES or node.domain not in ("", "ai.onnx"):
+    known = node.domain in ("", "ai.onnx") or (node.domain, node.op_type) in _FOREIGN
+    if node.op_type not in RULES or not known:
         operator = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
         raise ModelError(
             f"Layer {name!r}: expected an operator that SlimLab can turn into a torch layer, found the "

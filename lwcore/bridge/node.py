@@ -22,6 +22,8 @@ TORCH_TYPES: dict[int, torch.dtype] = {
     TensorProto.DOUBLE: torch.float64,
     TensorProto.BFLOAT16: torch.bfloat16,
     TensorProto.INT8: torch.int8,
+    TensorProto.INT4: torch.int8,  # torch has no type of four bits
+    TensorProto.UINT4: torch.uint8,
     TensorProto.UINT8: torch.uint8,
     TensorProto.INT16: torch.int16,
     TensorProto.UINT16: torch.uint16,
@@ -137,6 +139,8 @@ def to_tensor(array: np.ndarray) -> torch.Tensor:
     """A tensor with its own copy of the values; raises `ModelError` for element types torch lacks."""
     if array.dtype.name == "bfloat16":
         return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
+    if array.dtype.name in ("int4", "uint4"):
+        array = array.astype(array.dtype.name.replace("4", "8"))
     try:
         return torch.from_numpy(np.array(array))
     except TypeError:

@@ -48,8 +48,35 @@ def _quantize_linear(view: NodeView) -> Function:
 
 @rule("DequantizeLinear")
 def _dequantize_linear(view: NodeView) -> Function:
-    axis = _axis(view)
-    return lambda x, scale, zero=None: dequantize(x, scale, zero, axis)
+    axis, block = int(view.attr("axis", 1)), int(view.attr("block_size", 0))
+    if not block:
+        return lambda x, scale, zero=None: dequantize(x, scale, zero, axis)
+
+    def run(x: torch.Tensor, scale: torch.Tensor, zero: Zero = None) -> torch.Tensor:
+        centre = x.double() if zero is None else x.double() - _spread(zero, block, axis, x).double()
+        return (centre * _spread(scale, block, axis, x)).to(scale.dtype)
+
+    return run
+
+
+def _spread(parts: torch.Tensor, block: int, axis: int, like: torch.Tensor) -> torch.Tensor:
+    """One value a block, repeated along the axis; the last block may be shorter."""
+    return parts.repeat_interleave(block, dim=axis).narrow(axis, 0, like.shape[axis])
+
+
+@rule("MatMulNBits")
+def _matmul_nbits(view: NodeView) -> Function:
+    """onnxruntime's linear layer of four-bit weights: two in a byte, the lower half first, 8 for zero."""
+    columns, block = int(view.attr("K")), int(view.attr("block_size"))
+    if view.attr("bits", 4) != 4 or any(view.has(position) for position in (3, 4, 5)):
+        raise view.refuse("expected four bits with a zero point of 8 and no bias, found another form.")
+
+    def run(x: torch.Tensor, packed: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        halves = torch.stack([packed & 15, packed >> 4], dim=-1).reshape(len(packed), -1)
+        factors = scale.reshape(len(packed), -1).repeat_interleave(block, dim=1)
+        return torch.matmul(x, ((halves.to(scale.dtype) - 8) * factors)[:, :columns].t())
+
+    return run
 
 
 def _axis(view: NodeView) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +17,17 @@ from lwcore.errors import ModelError, SlimError
 from lwcore.graph import Graph
 from lwcore.model import Model
 from lwcore.progress import Progress, part, silent
-from lwcore.recipe import Channels, Connections, Recipe, Step
+from lwcore.recipe import Blocks, Channels, Connections, LowRank, Precision, Recipe, Step
 from lwcore.runtime import run, session
 from lwcore.samples import SampleSet, load_samples
-from lwcore.slimming.allocate import Sensitivity, measure_sensitivity
-from lwcore.slimming.channels import prune, removals
+from lwcore.slimming.blocks import drop
+from lwcore.slimming.budget.allocate import Sensitivity
+from lwcore.slimming.budget.sensitivity import measure_sensitivity
 from lwcore.slimming.connections import sparsify
+from lwcore.slimming.lowrank.spectra import Layers
+from lwcore.slimming.lowrank.split import split_layers
 from lwcore.slimming.precision import reduce_precision
+from lwcore.slimming.pruning.channels import prune, removals
 from lwcore.sources.normalise import has_shapes, normalise
 
 
@@ -62,14 +67,22 @@ def apply(
     samples: SampleSet | None = None,
     sensitivity: Sensitivity | None = None,
     progress: Progress = silent,
+    *,
+    order: Sequence[str] | None = None,
+    layers: Layers | None = None,
 ) -> Slimmed:
     """Carry out a recipe. The same model, recipe and samples give the same bytes on every run.
+
+    Two things are measured on this machine and may give others on another one: budgets in time, and int8's `auto`
+    variant.
 
     Args:
         model: as loaded; it is not changed.
         samples: calibration samples, labels unused; a built-in model's own calibration set when None.
-        sensitivity: measured before, for a step with a budget; measured here when None.
+        sensitivity: measured before, for a channels step with a budget; measured here when None.
         progress: told the share done and a few words.
+        order: blocks, the least missed first, as `dropping_order` gave it before; measured here when None.
+        layers: what a low-rank step rests on, as `measure_layers` gave it before; measured here when None.
 
     Raises:
         SlimError: a step cannot be carried out on this model, or needs samples and has none.
@@ -79,7 +92,7 @@ def apply(
     # The order in which BLAS adds depends on its threads: with one, the same recipe gives the same bytes in the
     # dashboard, on the command line and in a notebook. The many small solves are faster so, too.
     with threadpool_limits(limits=1, user_api="blas"):
-        current, notes = _carried_out(model, recipe, samples, sensitivity, progress)
+        current, notes = _carried_out(model, recipe, samples, (sensitivity, order, layers), progress)
     return Slimmed(
         model=current,
         recipe=recipe,
@@ -90,41 +103,91 @@ def apply(
     )
 
 
+@dataclass(frozen=True)
+class _Work:
+    """What a step is carried out with.
+
+    Attributes:
+        model: as the steps before have left it.
+        sensitivity, order, layers: measured before, and only handed to the first step: they belong to the untouched
+            model.
+    """
+
+    model: Model
+    samples: SampleSet | None
+    seed: int
+    sensitivity: Sensitivity | None
+    order: Sequence[str] | None
+    layers: Layers | None
+    progress: Progress
+
+    def with_graph(self, graph: Graph) -> Model:
+        """The model with another graph."""
+        return (
+            self.model if graph is Graph.view(self.model) else dataclasses.replace(self.model, data=graph.serialize())
+        )
+
+
 def _carried_out(
-    model: Model, recipe: Recipe, samples: SampleSet | None, sensitivity: Sensitivity | None, progress: Progress
+    model: Model,
+    recipe: Recipe,
+    samples: SampleSet | None,
+    known: tuple[Sensitivity | None, Sequence[str] | None, Layers | None],
+    progress: Progress,
 ) -> tuple[Model, list[str]]:
     if samples is None and model.card.calibration:
         samples = load_samples(model.card.calibration, model)
     current, notes = model, list[str]()
     for position, step in enumerate(recipe.steps):
         share = part(progress, position / len(recipe.steps), (position + 1) / len(recipe.steps))
-        current, said = _step(current, step, samples, recipe.seed, sensitivity if current is model else None, share)
+        here = known if current is model else (None, None, None)
+        current, said = _STEPS[type(step)](_Work(current, samples, recipe.seed, *here, share), step)
         current = _checked(current, step.kind)
         notes += said
     return current, notes
 
 
-def _step(
-    model: Model, step: Step, samples: SampleSet | None, seed: int, sensitivity: Sensitivity | None, progress: Progress
-) -> tuple[Model, list[str]]:
-    if isinstance(step, Channels):
-        if step.budget is not None and sensitivity is None:
-            if samples is None:
-                raise SlimError(
-                    "Sharing out a budget measures sensitivity on calibration samples; give some, or set amounts."
-                )
-            sensitivity = measure_sensitivity(model, samples, part(progress, 0.0, 0.7))
-            progress = part(progress, 0.7, 1.0)
-        counts = removals(model, step, sensitivity)
-        if not any(counts.values()):
-            return model, []
-        graph, said = prune(model, step, counts, samples, seed, progress)
-        return dataclasses.replace(model, data=graph.serialize()), said
-    if isinstance(step, Connections):
-        changed, remarks = sparsify(model, step)
-    else:
-        changed, remarks = reduce_precision(model, step, samples, seed)
-    return changed, list(remarks)
+def _channels(work: _Work, step: Channels) -> tuple[Model, Sequence[str]]:
+    sensitivity, progress = work.sensitivity, work.progress
+    if step.budget is not None and sensitivity is None:
+        if work.samples is None:
+            raise SlimError(
+                "Sharing out a budget measures sensitivity on calibration samples; give some, or set amounts."
+            )
+        sensitivity = measure_sensitivity(work.model, work.samples, part(progress, 0.0, 0.7))
+        progress = part(progress, 0.7, 1.0)
+    counts = removals(work.model, step, sensitivity, clock=True)
+    if not any(counts.values()):
+        return work.model, []
+    graph, said = prune(work.model, step, counts, work.samples, work.seed, progress)
+    return work.with_graph(graph), said
+
+
+def _blocks(work: _Work, step: Blocks) -> tuple[Model, Sequence[str]]:
+    graph, said = drop(work.model, step, work.samples, work.order, work.progress)
+    return work.with_graph(graph), said
+
+
+def _low_rank(work: _Work, step: LowRank) -> tuple[Model, Sequence[str]]:
+    graph, said = split_layers(work.model, step, work.samples, work.layers, work.progress)
+    return work.with_graph(graph), said
+
+
+def _connections(work: _Work, step: Connections) -> tuple[Model, Sequence[str]]:
+    return sparsify(work.model, step)
+
+
+def _precision(work: _Work, step: Precision) -> tuple[Model, Sequence[str]]:
+    return reduce_precision(work.model, step, work.samples, work.seed)
+
+
+_STEPS: Mapping[type[Step], Callable[[_Work, Any], tuple[Model, Sequence[str]]]] = {
+    Channels: _channels,
+    Blocks: _blocks,
+    LowRank: _low_rank,
+    Connections: _connections,
+    Precision: _precision,
+}
 
 
 def _checked(model: Model, step: str) -> Model:

@@ -38,8 +38,9 @@ def cut(graph: Graph, coupling: Coupling, keep: Keep) -> Graph:
             slim.nodes[index] = fix(slim, node, coupling, keep)
         width = coupling.grouped.get(index)
         if width is not None:
+            counted = "num_groups" if node.op_type == "GroupNormalization" else "group"
             groups = slim.shapes[node.input[0]][1] // width
-            slim.nodes[index] = with_attributes(slim.nodes[index], group=groups)
+            slim.nodes[index] = with_attributes(slim.nodes[index], **{counted: groups})
     return slim
 
 
@@ -53,13 +54,13 @@ def keep_any(coupling: Coupling, counts: Mapping[str, int]) -> Keep:
 
 def _is_touched(node: NodeProto, coupling: Coupling, keep: Keep) -> bool:
     names = [*node.input[:1], *node.output]
-    return any(name in coupling.tensors and not keep[coupling.tensors[name][1]].all() for name in names)
+    return any(not keep[classes].all() for name in names for classes in coupling.tensors.get(name, {}).values())
 
 
 def _replace(slim: Graph, node: NodeProto, position: int, values: np.ndarray) -> NodeProto:
     """Give a node a constant of its own at an input: exporters share shape constants between nodes."""
     old = slim.constants[node.input[position]]
-    values = np.asarray(values, dtype=old.dtype).reshape(np.shape(values))
+    values = np.asarray(values, dtype=old.dtype)
     if np.array_equal(old, values):
         return node
     name = slim.fresh(f"{node.name}.{('data', 'shape', 'b', 'c')[min(position, 3)]}")
@@ -67,27 +68,29 @@ def _replace(slim: Graph, node: NodeProto, position: int, values: np.ndarray) ->
     return with_input(node, position, name)
 
 
+def _axis(node: NodeProto, default: int, rank: int) -> int:
+    axis: int = int(attributes(node).get("axis", default))  # type: ignore[call-overload]
+    return axis % rank
+
+
 def _reshape(slim: Graph, node: NodeProto, coupling: Coupling, keep: Keep) -> NodeProto:
-    if node.output[0] not in coupling.tensors:
+    sizes = {
+        axis: int(np.count_nonzero(keep[classes])) for axis, classes in coupling.tensors.get(node.output[0], {}).items()
+    }
+    if len(node.input) > 1 and node.input[1] not in slim.constants:
         return node
-    axis, classes = coupling.tensors[node.output[0]]
-    size = int(np.count_nonzero(keep[classes]))
-    if len(node.input) > 1:
-        target = slim.constants.get(node.input[1])
-        if target is None or target[axis] in (-1, 0):
-            return node
-        target = target.copy()
-        target[axis] = size
-        return _replace(slim, node, 1, target)
-    listed = list(attributes(node)["shape"])  # type: ignore[call-overload]
-    listed[axis] = size if listed[axis] not in (-1, 0) else listed[axis]
-    return with_attributes(node, shape=listed)
+    in_attribute = len(node.input) == 1
+    target = np.array(attributes(node)["shape"] if in_attribute else slim.constants[node.input[1]])
+    for axis, size in sizes.items():
+        copies = target[axis] == 0 and slim.shapes[node.input[0]][axis : axis + 1] == (size,)
+        if target[axis] != -1 and not copies:
+            target[axis] = size
+    return with_attributes(node, shape=target.tolist()) if in_attribute else _replace(slim, node, 1, target)
 
 
 def _split(slim: Graph, node: NodeProto, coupling: Coupling, keep: Keep) -> NodeProto:
-    axis, _ = coupling.tensors[node.input[0]]
-    split_axis = int(attributes(node).get("axis", 0)) % len(slim.shapes[node.input[0]])  # type: ignore[call-overload]
-    if axis != split_axis:
+    axis = _axis(node, 0, len(slim.shapes[node.input[0]]))
+    if axis not in coupling.tensors.get(node.input[0], {}):
         return node
     sizes = np.array([slim.shapes[name][axis] for name in node.output], dtype=np.int64)
     if slim.opset < 13:
@@ -105,18 +108,22 @@ def _split(slim: Graph, node: NodeProto, coupling: Coupling, keep: Keep) -> Node
 
 
 def _slice(slim: Graph, node: NodeProto, coupling: Coupling, keep: Keep) -> NodeProto:
-    axis, classes = coupling.tensors[node.input[0]]
+    held = coupling.tensors.get(node.input[0], {})
     rank = len(slim.shapes[node.input[0]])
     old_style = slim.opset < 10
     options = attributes(node)
     starts = np.array(options["starts"] if old_style else slim.constants[node.input[1]]).copy()
     ends = np.array(options["ends"] if old_style else slim.constants[node.input[2]]).copy()
+    steps = slim.constants[node.input[4]] if len(node.input) > 4 and node.input[4] else np.ones(starts.size, np.int64)
     if old_style:
         axes = np.array(options.get("axes", np.arange(starts.size)))
     else:
         axes = slim.constants[node.input[3]] if len(node.input) > 3 and node.input[3] else np.arange(starts.size)
     for position, listed in enumerate(axes):
-        if int(listed) % rank == axis:
+        classes = held.get(int(listed) % rank)
+        if classes is not None and steps[position] > 1:  # whole runs of channels went: the rhythm stays
+            ends[position] = np.count_nonzero(keep[classes])
+        elif classes is not None:
             first, last, _ = slice(int(starts[position]), int(ends[position])).indices(len(classes))
             starts[position] = np.count_nonzero(keep[classes[:first]])
             ends[position] = np.count_nonzero(keep[classes[:last]])
@@ -126,37 +133,57 @@ def _slice(slim: Graph, node: NodeProto, coupling: Coupling, keep: Keep) -> Node
 
 
 def _gather(slim: Graph, node: NodeProto, coupling: Coupling, keep: Keep) -> NodeProto:
-    if node.input[0] not in coupling.tensors or node.input[1] not in slim.constants:
-        return node
-    axis, classes = coupling.tensors[node.input[0]]
-    if axis != int(attributes(node).get("axis", 0)) % len(slim.shapes[node.input[0]]):  # type: ignore[call-overload]
+    data, places = node.input[0], node.input[1]
+    classes = coupling.tensors.get(data, {}).get(_axis(node, 0, len(slim.shapes[data])))
+    if classes is None or places not in slim.constants:
         return node
     alive = keep[classes]
-    places = slim.constants[node.input[1]] % len(classes)
-    return _replace(slim, node, 1, (np.cumsum(alive) - 1)[places[alive[places]]])
+    positions = slim.constants[places].ravel() % len(classes)
+    left = (np.cumsum(alive) - 1)[positions[alive[positions]]]
+    shape = [-1 if size > 1 else 1 for size in slim.constants[places].shape]
+    return _replace(slim, node, 1, left.reshape(shape))
 
 
 def _sizes_at(position: int) -> Fix:
-    """Operators that are told their output's size by a constant: rewrite the number along the labelled axis."""
+    """Operators that are told their output's size by a constant: rewrite the numbers along the labelled axes."""
 
     def fix(slim: Graph, node: NodeProto, coupling: Coupling, keep: Keep) -> NodeProto:
         if position >= len(node.input) or node.input[position] not in slim.constants:
             return node
-        axis, classes = coupling.tensors[node.output[0]]
         sizes = slim.constants[node.input[position]].copy()
-        offset = axis - (len(slim.shapes[node.output[0]]) - sizes.size)
-        if offset >= 0 and sizes.size and sizes[offset] == len(classes):
-            sizes[offset] = np.count_nonzero(keep[classes])
+        for axis, classes in coupling.tensors.get(node.output[0], {}).items():
+            offset = axis - (len(slim.shapes[node.output[0]]) - sizes.size)
+            if offset >= 0 and sizes.size and sizes[offset] == len(classes):
+                sizes[offset] = np.count_nonzero(keep[classes])
         return _replace(slim, node, position, sizes)
 
     return fix
 
 
+def _hidden_size(slim: Graph, node: NodeProto, coupling: Coupling, keep: Keep) -> NodeProto:
+    return with_attributes(node, hidden_size=slim.shapes[node.input[2]][2])
+
+
+def _scaled(slim: Graph, node: NodeProto, coupling: Coupling, keep: Keep) -> NodeProto:
+    """A fused attention divides by the square root of the width it sees: it keeps dividing by that of the original."""
+    last = len(slim.shapes[node.input[0]]) - 1
+    classes = coupling.tensors.get(node.input[0], {}).get(last)
+    options = attributes(node)
+    if classes is None or options.get("scale", 0.0):
+        return node
+    heads = int(options.get("q_num_heads", 1)) if last == 2 else 1  # type: ignore[call-overload]
+    return with_attributes(node, scale=float((len(classes) / heads) ** -0.5))
+
+
 _FIXES: Mapping[str, Fix] = {
+    "Attention": _scaled,
     "Reshape": _reshape,
     "Split": _split,
     "Slice": _slice,
     "Gather": _gather,
     "Expand": _sizes_at(1),
     "Resize": _sizes_at(3),
+    "LSTM": _hidden_size,
+    "GRU": _hidden_size,
+    "RNN": _hidden_size,
 }

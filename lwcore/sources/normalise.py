@@ -8,21 +8,17 @@ operators.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from lwcore.errors import ModelError
-from lwcore.graph import Graph, reads
+from lwcore.graph import CONVERSIONS, Graph, reads
 from lwcore.runtime import session
 from lwcore.settings import SETTINGS
-
-_KEEP = frozenset({"If", "Loop", "Scan"})  # bodies see outer names; folding around them is not worth the care
-_RANDOM = frozenset(
-    {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
-)
+from lwcore.sources.observe import BODIES, RANDOM, SEQUENCES, observe
+from lwcore.sources.simplify import drop_zero_states, freeze_shape_arithmetic, plain_expands
+from lwcore.sources.unroll import unroll
 
 
 def normalise(proto: onnx.ModelProto) -> tuple[bytes, tuple[str, ...]]:
@@ -40,16 +36,31 @@ def normalise(proto: onnx.ModelProto) -> tuple[bytes, tuple[str, ...]]:
     graph = Graph(proto)
     graph.drop_unused()
     _drop_training_outputs(graph)
-    if _freeze_shape_arithmetic(graph, _observe(graph)):
-        notes.append("Shape arithmetic that only follows the batch size was replaced by constants.")
+    straightened = unroll(graph)
+    graph.drop_unused()
+    observed = observe(graph)
+    frozen = freeze_shape_arithmetic(graph, observed)
+    if unroll(graph):  # branches whose condition followed from shapes
+        straightened = True
         graph.drop_unused()
+        observed = observe(graph)
+        freeze_shape_arithmetic(graph, observed)
+    if straightened:
+        notes.append("Loops and branches that always run the same way were written out.")
+    if frozen:
+        notes.append("Shape arithmetic that only follows the batch size was replaced by constants.")
+    graph = _folded_again(graph)
+    plain_expands(graph, observed)
+    drop_zero_states(graph)
+    graph.drop_unused()
     return graph.serialize(), tuple(notes)
 
 
 def has_shapes(proto: onnx.ModelProto) -> bool:
     """True when every tensor's shape is already in the file, as `normalise` leaves it."""
     known = {i.name for i in proto.graph.value_info} | {o.name for o in proto.graph.output}
-    return all(name in known for node in proto.graph.node for name in node.output if name)
+    written = (node for node in proto.graph.node if node.op_type not in CONVERSIONS)
+    return all(name in known for node in written for name in node.output if name)
 
 
 def _plain(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -103,7 +114,7 @@ def _fold_constants(proto: onnx.ModelProto) -> int:
     known, part, rest = set(constants), [], []
     for node in body.node:
         names = list(reads(node))
-        if node.op_type not in _KEEP | _RANDOM and all(n in known for n in names) and not _is_weight(node):
+        if node.op_type not in BODIES | RANDOM | SEQUENCES and all(n in known for n in names) and not _is_weight(node):
             part.append(node)
             known.update(node.output)
         else:
@@ -125,6 +136,16 @@ def _fold_constants(proto: onnx.ModelProto) -> int:
     del body.node[:]
     body.node.extend(kept)
     return len(part)
+
+
+def _folded_again(graph: Graph) -> Graph:
+    """What was made of frozen shapes is constant now: tables of positions, coordinates."""
+    ready = (n for n in graph.nodes if n.input and n.op_type not in BODIES | RANDOM | SEQUENCES and not _is_weight(n))
+    if not any(all(name in graph.constants for name in reads(node)) for node in ready):
+        return graph
+    proto = graph.proto()
+    _fold_constants(proto)
+    return Graph(proto)
 
 
 def _is_weight(node: NodeProto) -> bool:
@@ -165,101 +186,3 @@ def _drop_training_outputs(graph: Graph) -> None:
         if node.op_type in ("BatchNormalization", "Dropout") and not used.intersection(node.output[1:]):
             graph.nodes[index] = twin = _copy(node)
             del twin.output[1:]
-
-
-Observed = dict[str, tuple[np.ndarray, np.ndarray | None]]  # small integer tensors at batch 1 and at batch 2
-
-
-def _observe(graph: Graph) -> Observed:
-    """Run the graph once (twice where the batch is free), write down every shape, return the small integers."""
-    declared = _input_shapes(graph)
-    free = {name for name, dims in declared.items() if dims and dims[0] is None}
-    one = _run_everything(graph, {n: tuple(1 if d is None else d for d in dims) for n, dims in declared.items()})
-    two = None
-    if free:
-        two = _run_everything(graph, {n: (2, *one[n].shape[1:]) if n in free else one[n].shape for n in graph.inputs})
-    for name, value in one.items():
-        graph.shapes[name] = tuple(value.shape)
-        graph.types[name] = helper.np_dtype_to_tensor_dtype(value.dtype)
-        graph.free.pop(name, None)
-        if two is not None and (axes := _differing(value.shape, two[name].shape)):
-            graph.free[name] = axes
-    return {n: (v, two[n] if two else None) for n, v in one.items() if v.dtype == np.int64 and v.size <= 64}
-
-
-def _differing(one: tuple[int, ...], two: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(axis for axis, (a, b) in enumerate(zip(one, two, strict=False)) if a != b)
-
-
-def _input_shapes(graph: Graph) -> dict[str, list[int | None]]:
-    shapes: dict[str, list[int | None]] = {}
-    for info in graph.declared_inputs():
-        dims = [
-            d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None
-            for d in info.type.tensor_type.shape.dim
-        ]
-        if any(d is None for d in dims[1:]):
-            raise ModelError(
-                f"Input {info.name!r}: expected fixed sizes behind the batch, found "
-                f"{[d or '?' for d in dims]}. Export with a fixed input size, or name the size when uploading."
-            )
-        shapes[info.name] = dims
-    return shapes
-
-
-def _run_everything(graph: Graph, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """Every tensor's value for one random input."""
-    names = [n for node in graph.nodes for n in node.output if n]
-    activations = sum(math.prod(s) for s in shapes.values()) * 4
-    if activations > SETTINGS.tensor_mb * 1_000_000:
-        raise ModelError(f"Expected an input of at most {SETTINGS.tensor_mb} MB, found {activations // 1_000_000} MB.")
-    proto = graph.proto()
-    listed = {o.name for o in proto.graph.output}
-    proto.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names if n not in listed)
-    del proto.graph.value_info[:]
-    runner = session(proto.SerializeToString(), optimise=False)
-    rng = np.random.default_rng(0)
-    feeds = {n: _sample(rng, s, graph.types.get(n) or _declared_type(graph, n)) for n, s in shapes.items()}
-    try:
-        values = runner.run(names, feeds)
-    except Exception as error:
-        raise ModelError(f"The model could not be run on an input of its declared size: {str(error)[:200]}") from None
-    return {**feeds, **dict(zip(names, values, strict=True))}
-
-
-def _declared_type(graph: Graph, name: str) -> int:
-    return next(int(i.type.tensor_type.elem_type) for i in graph.declared_inputs() if i.name == name)
-
-
-def _sample(rng: np.random.Generator, shape: tuple[int, ...], kind: int) -> np.ndarray:
-    dtype = helper.tensor_dtype_to_np_dtype(kind)
-    if np.issubdtype(dtype, np.floating):
-        return rng.standard_normal(shape).astype(dtype)
-    return np.zeros(shape, dtype)
-
-
-def _freeze_shape_arithmetic(graph: Graph, observed: Observed) -> bool:
-    """Replace computed shape tensors by constants: the batch becomes −1 (or stays out of it), the rest is fixed."""
-    changed = False
-    for index, node in enumerate(graph.nodes):
-        for position, name in enumerate(node.input):
-            if name in graph.constants or name not in observed:
-                continue
-            fixed = _fixed_shape(node.op_type, position, *observed[name])
-            if fixed is not None:
-                constant = graph.fresh(f"{node.name}.shape")
-                graph.set_constant(constant, fixed)
-                twin = _copy(node)
-                twin.input[position] = constant
-                graph.nodes[index] = node = twin
-                changed = True
-    return changed
-
-
-def _fixed_shape(op: str, position: int, one: np.ndarray, two: np.ndarray | None) -> np.ndarray | None:
-    if two is None or np.array_equal(one, two):
-        return one
-    varies = np.flatnonzero(one != two) if one.shape == two.shape else np.zeros(0)
-    if op == "Reshape" and position == 1 and len(varies) == 1 and -1 not in one:
-        return np.where(np.arange(one.size) == varies[0], -1, one).reshape(one.shape)
-    return None

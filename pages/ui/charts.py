@@ -138,6 +138,36 @@ def _tips(names: Sequence[str]) -> list[Spec]:
     return [{"field": name, "type": "nominal", "title": " "} for name in names]
 
 
+def node_errors(rows: Sequence[Row], *, x: str, kept: str, int8: str) -> Spec:
+    """What int8 does to each operator, worst first; a click keeps one in float."""
+    values = [{**row, "type": kept if row["kept"] else int8} for row in rows]
+    return themed(
+        {
+            "data": {"values": values},
+            "params": _click("name"),
+            "mark": {"type": "bar", "cursor": "pointer"},
+            "encoding": {
+                "y": {
+                    "field": "name",
+                    "type": "nominal",
+                    "sort": None,
+                    "title": None,
+                    "axis": {"labelFontSize": 11, "labelOverlap": False},
+                },
+                "x": {
+                    "field": "value",
+                    "type": "quantitative",
+                    "title": x,
+                    "axis": {"format": "~%", "tickCount": 5, "orient": "top"},
+                },
+                "color": _nominal("type", [int8, kept], [RED, GREY]),
+                "tooltip": _tips(("name", "type", "text")),
+            },
+        },
+        height=90 + 19 * len(rows),
+    )
+
+
 def histogram(counts: Sequence[int], edges: Sequence[float], *, x: str, y: str) -> Spec:
     """Weights by value."""
     values = [{"low": edges[i], "high": edges[i + 1], "n": int(n)} for i, n in enumerate(counts)]
@@ -228,54 +258,64 @@ def confusion(table: Sequence[Sequence[int]], names: Sequence[str], *, x: str, y
 
 
 def attempts(
-    rows: Sequence[Row], *, x: str, y: str, front: Sequence[int], chosen: int | None, legend: Mapping[str, str]
+    rows: Sequence[Row],
+    *,
+    x: str,
+    y: str,
+    front: Sequence[int],
+    legend: Mapping[str, str],
+    limits: Mapping[str, float] | None = None,
+    height: int = 380,
 ) -> Spec:
-    """Attempts, worth against cost; the Pareto front as a stepped line; a click picks one."""
+    """Attempts, worth against cost; the Pareto front as a stepped line; a click picks one.
+
+    Args:
+        limits: where a goal lies, as dashed lines: `x` the largest cost, `y` the least worth.
+    """
     kinds = [legend["original"], legend["front"], legend["other"]]
     values = [
-        {
-            **row,
-            "size": 260 if row["number"] == chosen else 120,
-            "kind": kinds[0] if row["original"] else kinds[1] if i in front else kinds[2],
-        }
+        {**row, "kind": kinds[0] if row["original"] else kinds[1] if i in front else kinds[2]}
         for i, row in enumerate(rows)
     ]
-    line = [values[i] for i in front]
-    axis_x = {
-        "field": "x",
-        "type": "quantitative",
-        "title": x,
-        "axis": {"format": "~s", "tickCount": 6},
-        "scale": {"zero": True},
+    axes: dict[str, Spec] = {
+        "x": _measured("x", x, {"format": "~s", "tickCount": 6}, {"zero": True}),
+        "y": _measured("y", y, {"format": ".1%"}, {"zero": False, "nice": True}),
     }
-    axis_y = {
-        "field": "y",
-        "type": "quantitative",
-        "title": y,
-        "axis": {"format": ".1%"},
-        "scale": {"zero": False, "nice": True},
+    bounds = {
+        "data": {"values": values},
+        "mark": {"type": "rule", "opacity": 0.35, "color": GREY},
+        "encoding": {"x": axes["x"], "y": {**axes["y"], "field": "low"}, "y2": {"field": "high"}},
     }
-    dots = {
+    steps = {
+        "data": {"values": [values[i] for i in front]},
+        "mark": {"type": "line", "interpolate": "step-after", "color": GREEN, "opacity": 0.7},
+        "encoding": axes,
+    }
+    goal = [_dashed(axes[axis], axis, at) for axis, at in (limits or {}).items()]
+    return themed({"layer": [bounds, steps, *goal, _dots(values, kinds, axes)]}, height=height)
+
+
+def _measured(field: str, title: str, axis: Spec, scale: Spec) -> Spec:
+    return {"field": field, "type": "quantitative", "title": title, "axis": axis, "scale": scale}
+
+
+def _dots(values: Sequence[Row], kinds: Sequence[str], axes: Spec) -> Spec:
+    return {
         "data": {"values": values},
         "params": _click("number"),
-        "mark": {"type": "point", "filled": True, "opacity": 1, "cursor": "pointer"},
+        "mark": {"type": "point", "filled": True, "opacity": 1, "cursor": "pointer", "size": 120},
         "encoding": {
-            "x": axis_x,
-            "y": axis_y,
-            "size": _fixed("size"),
+            **axes,
             "color": _nominal("kind", kinds, [BLUE, GREEN, GREY]),
             "shape": _nominal("kind", kinds, ["square", "diamond", "circle"]),
             "tooltip": [{"field": "title", "title": " "}, {"field": "tip", "title": " "}],
         },
     }
-    bounds = {
-        "data": {"values": values},
-        "mark": {"type": "rule", "opacity": 0.35, "color": GREY},
-        "encoding": {"x": axis_x, "y": {**axis_y, "field": "low"}, "y2": {"field": "high"}},
+
+
+def _dashed(encoding: Spec, axis: str, at: float) -> Spec:
+    return {
+        "data": {"values": [{axis: at}]},
+        "mark": {"type": "rule", "strokeDash": [5, 4], "color": RED, "strokeWidth": 1.5},
+        "encoding": {axis: encoding},
     }
-    steps = {
-        "data": {"values": line},
-        "mark": {"type": "line", "interpolate": "step-after", "color": GREEN, "opacity": 0.7},
-        "encoding": {"x": axis_x, "y": axis_y},
-    }
-    return themed({"layer": [bounds, steps, dots]}, height=380)

@@ -11,13 +11,14 @@ import streamlit as st
 
 from lwcore import units
 from lwcore.errors import LwcoreError
-from lwcore.recipe import Channels, Connections, Precision, Recipe
 from lwcore.scenarios import Attempt, original_of, pareto
 from pages.ui import charts, errors, frame
 from pages.ui.text import named, t
+from pages.ui.wording import title
 
 _COSTS: dict[str, Callable[[Attempt, float], float]] = {
     "size": lambda a, base: a.evaluation.size_bytes,
+    "gzip": lambda a, base: a.evaluation.gzip_bytes,
     "params": lambda a, base: a.evaluation.params,
     "macs": lambda a, base: a.evaluation.macs,
     "latency": lambda a, base: latency_ms(a, base),
@@ -37,26 +38,6 @@ def latency_ms(a: Attempt, base: float) -> float:
     """
     now, was = a.evaluation.latency_ms, a.evaluation.reference_latency_ms
     return base if a.is_original or not now or not was else base * now / was
-
-
-def title(recipe: Recipe) -> str:
-    """A recipe in a few words."""
-    words = []
-    for step in recipe.steps:
-        if isinstance(step, Channels):
-            words += _channels(step)
-        elif isinstance(step, Connections):
-            words.append(t("recipe.connections", amount=f"{100 * step.amount:.0f}"))
-        elif isinstance(step, Precision):
-            words.append(t(f"precision.{step.format}"))
-    return ", ".join(words) or t("recipe.original")
-
-
-def _channels(step: Channels) -> list[str]:
-    words = [t("recipe.groups", n=len(step.groups))] if step.groups else []
-    if step.budget:
-        return [t(f"recipe.budget.{step.budget.of}", amount=f"{100 * (1 - step.budget.keep):.0f}"), *words]
-    return [t("recipe.channels", amount=f"{100 * step.amount:.0f}"), *words] if step.amount else words
 
 
 def with_original(known: Sequence[Attempt]) -> tuple[Attempt, ...]:
@@ -87,7 +68,6 @@ def draw_chart(known: Sequence[Attempt]) -> int | None:
         x=t(f"compare.{cost}.axis"),
         y=t("cost.accuracy" if labelled else "cost.agreement"),
         front=front,
-        chosen=None,
         legend=legend,
     )
     event = st.vega_lite_chart(

@@ -1,163 +1,159 @@
-"""The controls of Slim; together they say one recipe, which is written into the session."""
+"""The controls of Slim: a list of methods, each off until chosen; together they say one recipe."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 from lwcore.errors import LwcoreError
-from lwcore.recipe import MOST
-from lwcore.slimming.criteria import CRITERIA
-from pages.ui import errors, form, measuring, service
+from pages.ui import bound, control_channels, control_others, control_precision, errors, measuring, methods, wording
+from pages.ui.methods import Method
 from pages.ui.state import session, update
-from pages.ui.text import known, lookup, named, t
+from pages.ui.text import named, t
 
-_MOST_AMOUNT = 90
+_DRAW: dict[str, Callable[[Method, Any], None]] = {
+    "blocks": control_others.draw_blocks,
+    "channels": control_channels.draw,
+    "low-rank": control_others.draw_low_rank,
+    "connections": control_others.draw_connections,
+    "precision": control_precision.draw,
+}
+_MORE = tuple(kind for kind in methods.ORDER if kind not in methods.ALWAYS)
+
+
+WAYS = ("hand", "find")
+
+
+def draw_way() -> str:
+    """By hand, or by a goal; returns which."""
+    st.segmented_control(
+        t("slim.way"),
+        WAYS,
+        key=bound.shown("slim-way", session().way),
+        required=True,
+        label_visibility="collapsed",
+        format_func=named("way", WAYS),
+        width="stretch",
+        on_change=_way_changed,
+    )
+    return session().way
+
+
+def _way_changed() -> None:
+    update(way=st.session_state["slim-way"] if st.session_state["slim-way"] in WAYS else "hand")
 
 
 def draw() -> None:
-    """All controls, simple ones first; ends with the recipe in the session."""
-    defaults = form.Form()
-    for name in form.NAMES:
-        st.session_state.setdefault(f"slim-{name}", getattr(defaults, name))
-    with st.container(border=True, key="how-small"):
-        goal = st.session_state["slim-goal"]
-        st.slider(
-            t(f"slim.amount.{goal}"),
-            0,
-            _MOST_AMOUNT,
-            step=5,
-            format="%d %%",
-            key="slim-amount",
-            help=t("slim.amount.help"),
-            persist_state="session",
-        )
-        _choice("precision", form.PRECISIONS)
-        st.caption(t(f"precision.{st.session_state['slim-precision']}.text"))
-    with st.expander(t("slim.advanced"), icon=":material/tune:", key="advanced"):
-        _advanced()
-    _samples()
-    positions = form.Form(**{name: st.session_state[f"slim-{name}"] for name in form.NAMES})
+    """All methods in the order in which they are applied; ends with the recipe in the session."""
+    listed = session().methods
+    several = not methods.is_in_order(listed)
+    for position, method in enumerate(listed, start=1):
+        with st.container(border=True, key=f"method-{method.name}"):
+            if several:
+                st.caption(t("slim.step", n=position, kind=t(f"method.{method.step.kind}")))
+            _DRAW[method.step.kind](method, method.step)
+    _more()
+    _order()
+    samples()
     try:
-        recipe = positions.recipe(session().overrides)
+        update(recipe=methods.to_recipe(session().methods, session().seed))
     except LwcoreError as error:
         errors.tell(str(error))
         raise errors.PageEnd from None
-    update(recipe=recipe)
 
 
-def _choice(name: str, options: tuple[str, ...]) -> None:
-    st.segmented_control(
-        t(f"slim.{name}"),
-        options,
-        key=f"slim-{name}",
-        required=True,
+def _more() -> None:
+    present = [kind for kind in _MORE if any(m.step.kind == kind for m in session().methods)]
+    st.pills(
+        t("slim.more"),
+        _MORE,
+        selection_mode="multi",
+        key=bound.shown("slim-more", present),
+        format_func=named("method", _MORE),
+        help=t("slim.more.help"),
         wrap=True,
-        format_func=named(name, options),
-        help=t(f"slim.{name}.help"),
-        persist_state="session",
+        on_change=_more_changed,
     )
 
 
-def _advanced() -> None:
-    _choice("goal", form.GOALS)
-    criteria = {name: known(f"criterion.{name}", entry.title) for name, entry in CRITERIA.items()}
-    st.selectbox(
-        t("slim.criterion"),
-        list(criteria),
-        key="slim-criterion",
-        help=t("slim.criterion.help"),
-        format_func=lookup(criteria),
-        persist_state="session",
-    )
-    _choice("compensate", form.COMPENSATIONS)
-    _choice("align", form.ALIGNMENTS)
-    _groups()
-    st.slider(
-        t("slim.connections"),
-        0,
-        round(100 * MOST),
-        step=5,
-        format="%d %%",
-        key="slim-connections",
-        help=t("slim.connections.help"),
-        persist_state="session",
-    )
-    if st.session_state["slim-connections"]:
-        _choice("scope", form.SCOPES)
-        st.caption(t("slim.connections.truth"))
-    if st.session_state["slim-precision"] == "int8-static":
-        _choice("ranges", form.RANGES)
-        st.number_input(
-            t("slim.calibration"),
-            1,
-            2000,
-            step=50,
-            key="slim-calibration",
-            help=t("slim.calibration.help"),
-            persist_state="session",
+def _more_changed() -> None:
+    listed = session().methods
+    chosen = st.session_state["slim-more"]
+    for kind in _MORE:
+        there = [m.name for m in listed if m.step.kind == kind]
+        if kind in chosen and not there:
+            listed = methods.added(listed, kind)
+        elif kind not in chosen:
+            for name in there:
+                listed = methods.without(listed, name)
+    update(methods=listed)
+
+
+def _order() -> None:
+    """The steps as a list that can be put in another order, for recipes that need it, and the seed."""
+    with st.expander(t("slim.order"), icon=":material/low_priority:", key="order"):
+        st.caption(t("slim.order.text"))
+        for method in session().methods:
+            if not method.idle:
+                _row(method)
+        st.selectbox(
+            t("slim.another"),
+            methods.ORDER,
+            index=None,
+            key="slim-another",
+            format_func=named("method", methods.ORDER),
+            placeholder=t("slim.another.choose"),
+            on_change=_another,
         )
-    st.number_input(
-        t("slim.seed"), 0, 2**31 - 1, step=1, key="slim-seed", help=t("slim.seed.help"), persist_state="session"
-    )
+        st.number_input(
+            t("slim.seed"),
+            0,
+            2**31 - 1,
+            step=1,
+            key=bound.shown("slim-seed", session().seed),
+            help=t("slim.seed.help"),
+            on_change=_seed_changed,
+        )
 
 
-def _groups() -> None:
-    """The table of groups; an amount written there wins over the slider."""
-    s = session()
-    groups = service.coupling(s.model).groups
-    key = f"groups-{s.model[:16]}-{s.loads}"
-    if key not in st.session_state:  # the editor was not on the last page, so its edits are gone: begin from the truth
-        s = update(base=s.overrides)
-    st.markdown(t("slim.groups"), help=t("slim.groups.help"))
-    table = pd.DataFrame(
-        [
-            {
-                "group": g.name,
-                "channels": g.channels,
-                "layers": len(g.layers),
-                "amount": None if g.name not in s.base else 100 * s.base[g.name],
-            }
-            for g in groups
-        ],
-        columns=["group", "channels", "layers", "amount"],
-    ).astype({"amount": "float64"})
-    edited = st.data_editor(
-        table,
-        key=key,
-        hide_index=True,
-        disabled=["group", "channels", "layers"],
-        height=230,
-        column_config=_columns(),
-        placeholder="–",
-        alt=t("slim.groups"),
-    )
-    update(overrides=_overrides(edited.to_dict("records"), {g.name for g in groups}))
+def _row(method: Method) -> None:
+    with st.container(horizontal=True, vertical_alignment="center", key=f"row-{method.name}"):
+        st.text(", ".join(wording.words(method.step)), width="stretch")
+        for icon, what, change in (
+            ("arrow_upward", "up", lambda s, name: methods.moved(s, name, -1)),
+            ("arrow_downward", "down", lambda s, name: methods.moved(s, name, 1)),
+            ("close", "remove", methods.without),
+        ):
+            st.button(
+                "",
+                key=f"{what}-{method.name}",
+                icon=f":material/{icon}:",
+                type="tertiary",
+                help=t(f"slim.order.{what}"),
+                on_click=_reorder,
+                args=(change, method.name),
+            )
 
 
-def _columns() -> dict[str, Any]:
-    number = st.column_config.NumberColumn
-    return {
-        "group": t("slim.groups.name"),
-        "channels": number(t("slim.groups.channels"), width="small"),
-        "layers": number(t("slim.groups.layers"), width="small"),
-        "amount": number(t("slim.groups.amount"), min_value=0.0, max_value=100 * MOST, step=1.0, format="%d %%"),
-    }
+def _reorder(change: Callable[[methods.Methods, str], methods.Methods], name: str) -> None:
+    update(methods=change(session().methods, name))
 
 
-def _overrides(rows: list[dict[str, Any]], names: set[str]) -> Mapping[str, float]:
-    """Group → share, of the rows with an amount; a client can send anything, so names and bounds are checked here."""
-    return {
-        row["group"]: round(min(max(float(row["amount"]) / 100, 0.0), MOST), 4)
-        for row in rows
-        if row["group"] in names and row["amount"] is not None and not pd.isna(row["amount"])
-    }
+def _another() -> None:
+    kind = st.session_state["slim-another"]
+    st.session_state["slim-another"] = None
+    if kind in methods.ORDER:
+        update(methods=methods.added(session().methods, kind))
 
 
-def _samples() -> None:
+def _seed_changed() -> None:
+    update(seed=st.session_state["slim-seed"])
+
+
+def samples() -> None:
+    """What is measured on, in one line."""
     chosen = measuring.samples(session())
     st.caption(t("slim.samples.labelled" if chosen.labelled else "slim.samples.unlabelled", n=f"{chosen.n:,}"))
     st.text(chosen.name)

@@ -9,8 +9,8 @@ from html import escape
 import streamlit as st
 
 from lwcore import units
-from lwcore.analysis.cost import Cost
 from lwcore.errors import LwcoreError
+from lwcore.slimming import Plan
 from pages.ui import measuring, service
 from pages.ui.state import session
 from pages.ui.text import t
@@ -47,7 +47,8 @@ def cells() -> tuple[Cell, ...]:
         return tuple(Cell(label=label, before="–") for label in _labels())
     before = service.cost(s.model)
     known = measuring.attempt(s)
-    after = known.after if known else _planned()
+    plan = None if known else _planned()
+    after, rough = (known.after, False) if known else (plan.after, plan.estimated) if plan else (None, False)
     labels = _labels()
     slimmed = bool(s.recipe.steps)
     rows = [
@@ -56,7 +57,7 @@ def cells() -> tuple[Cell, ...]:
         (units.size, before.size_bytes, after.size_bytes if after else None),
     ]
     line = [
-        Cell(label=labels[i], before=show(b), **_after(show, b, a, estimate=i == 2 and known is None))
+        Cell(label=labels[i], before=show(b), **_after(show, b, a, estimate=known is None and (i == 2 or rough)))
         if slimmed and a is not None
         else Cell(label=labels[i], before=show(b))
         for i, (show, b, a) in enumerate(rows)
@@ -72,10 +73,10 @@ def _labels() -> tuple[str, ...]:
     return (t("cost.params"), t("line.macs"), t("cost.file"), t("line.accuracy"), t("cost.latency"))
 
 
-def _planned() -> Cost | None:
+def _planned() -> Plan | None:
     s = session()
     try:
-        return measuring.plan(s).after if s.recipe.steps else None
+        return measuring.plan(s) if s.recipe.steps else None
     except LwcoreError:
         return None  # the page itself shows why
 

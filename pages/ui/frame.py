@@ -12,7 +12,7 @@ from lwcore.recipe import Recipe
 from lwcore.registry import Registry
 from lwcore.settings import ROOT
 from lwcore.store import is_fingerprint
-from pages.ui import form, measuring, service
+from pages.ui import links, measuring, methods, service
 from pages.ui.errors import PageEnd
 from pages.ui.state import put, session, update
 from pages.ui.text import LANGUAGES, from_locale, language, lookup, note, plain, t
@@ -89,18 +89,16 @@ def _enter_model(ref: str) -> None:
 
 def _enter_recipe(link: str) -> None:
     try:
-        load_recipe(form.from_link(link))
+        load_recipe(links.from_link(link))
         st.toast(t("link.recipe"), icon=":material/link:")
     except LwcoreError as error:
         st.toast(plain(note(str(error))), icon=":material/link_off:")
 
 
 def load_recipe(recipe: Recipe) -> None:
-    """Set the sliders of Slim to a recipe; raises `RecipeError` when they cannot show it."""
-    positions, overrides = form.from_recipe(recipe)
-    for name in form.NAMES:
-        st.session_state[f"slim-{name}"] = getattr(positions, name)
-    update(recipe=recipe, overrides=overrides, base=overrides, loads=session().loads + 1)
+    """Put a recipe into the controls of Slim; raises `RecipeError` when it has more steps than they can show."""
+    listed = methods.from_recipe(recipe)
+    update(recipe=methods.to_recipe(listed, recipe.seed), methods=listed, seed=recipe.seed, loads=session().loads + 1)
 
 
 def choose(ref: str) -> None:

@@ -88,7 +88,7 @@ def _coupled(ref: str, row: dict[str, Any]) -> None:
         _name_list(group.layers)
         _tenth(ref, group.name)
     for item in frozen[:1]:
-        st.markdown(t("layers.frozen"))
+        st.markdown(t("layers.frozen.meant" if item.meant else "layers.frozen.rule"))
         st.text(note(item.reason))
     if not groups and not frozen:
         st.caption(t("layers.no_group"))

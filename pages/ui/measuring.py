@@ -59,24 +59,45 @@ def by_itself(s: Session) -> bool:
 
 def plan(s: Session) -> Plan:
     """What the present recipe would leave; raises `LwcoreError` when it cannot be carried out."""
-    return service.plan(s.model, s.recipe, s.sensitivity.get(s.model))
+    return service.plan(s.model, s.recipe, s.measured.get(_place(s), {}), _calibration(s))
 
 
-def shared_out(s: Session) -> bool:
-    """Whether a budget, if the recipe has one, can be shared out; asks a worker for the sensitivity it needs.
+def missing(s: Session) -> str:
+    """What has to be measured before the plan is exact, empty when nothing; asks a worker for it.
 
     Raises:
         LwcoreError: it could not be measured.
     """
-    if s.model in s.sensitivity or not plan(s).needs_sensitivity:
-        return True
-    if "sensitivity" not in s.other:
-        start("sensitivity", "sensitivity", {"model": s.model, "samples": _calibration(s)})
-    found = result("sensitivity")
-    if found is None:
-        return False
-    update(sensitivity=put(session().sensitivity, s.model, found))
-    return True
+    place = _place(s)
+    have = s.measured.get(place, {})
+    for need in plan(s).needs:
+        if need in have:
+            continue
+        purpose = f"{need}-{place}"
+        if purpose not in session().other:
+            start(need, purpose, {"model": s.model, "samples": _calibration(s)})
+        found = result(purpose)
+        if found is None:
+            return need
+        have = {**have, need: found}
+        update(measured=put(session().measured, place, have))
+    return ""
+
+
+def found(need: str) -> Any:
+    """What was measured of the present model for exact plans, by name; None before."""
+    s = session()
+    return s.measured.get(_place(s), {}).get(need)
+
+
+def wait_for(need: str) -> None:
+    """Progress of what `missing` asked for."""
+    wait(f"{need}-{_place(session())}", t(f"slim.wait.{need}"))
+
+
+def _place(s: Session) -> str:
+    """Where that is kept: it belongs to a model and to calibration pictures."""
+    return f"{s.model} {_calibration(s)}"
 
 
 def _calibration(s: Session) -> str:
@@ -153,12 +174,12 @@ def _progress(status: JobStatus) -> None:
         st.button(t("measure.cancel"), key="cancel-measure", on_click=stop, icon=":material/close:")
 
 
-def start(task: str, purpose: str, arguments: dict[str, Any]) -> None:
+def start(task: str, purpose: str, arguments: dict[str, Any], question: str = "") -> None:
     """Ask a worker for something other than a measurement; a job under the same purpose is stopped."""
     s = session()
     if purpose in s.other:
         service.cancel(s.other[purpose].job)
-    ticket = Ticket(job=service.submit(task, arguments, s.owner), model=s.model)
+    ticket = Ticket(job=service.submit(task, arguments, s.owner), model=s.model, question=question)
     update(other=put(s.other, purpose, ticket))
 
 

@@ -9,10 +9,10 @@ from lwcore.errors import LwcoreError
 from lwcore.evaluation.result import Evaluation
 from lwcore.scenarios import Attempt
 from lwcore.slimming import Plan
-from pages.ui import charts, errors, measuring, pictures
+from pages.ui import causes, details, errors, measuring, methods, nodes
 from pages.ui.costline import points
 from pages.ui.state import Session, session
-from pages.ui.text import named, note, plain, t
+from pages.ui.text import note, plain, t
 
 _SURE = 0.05  # the customary level of a test
 
@@ -20,39 +20,46 @@ _SURE = 0.05  # the customary level of a test
 def draw() -> None:
     """The right-hand side of Slim."""
     try:
-        ready = measuring.shared_out(session())
-        if ready:
+        need = measuring.missing(session())
+        if not need:
             measuring.keep_up()
         s = session()
         known, plan = measuring.attempt(s), measuring.plan(s)
     except LwcoreError as error:
         errors.tell(str(error))
         return
-    if not ready and known is None:
-        measuring.wait("sensitivity", t("slim.budget.wait"))
-        return
     with st.container(border=True, key="verdict"):
         if known:
             _measured(known)
         else:
-            _estimated(s, plan)
+            _estimate(plan)
+            if need:
+                measuring.wait_for(need)
+            else:
+                _progress(s)
     if known is None:
+        nodes.draw_meanwhile(nodes.Asked(s.model, measuring.samples(s).ref, s.recipe))
         return
     _strip(known)
+    causes.draw(known)
     _notes(known.notes)
-    _details(known)
+    details.draw(known)
 
 
-def _estimated(s: Session, plan: Plan) -> None:
+def _estimate(plan: Plan) -> None:
     st.markdown(t("result.estimate.title"))
     st.markdown(
         t(
-            "result.estimate",
+            "result.estimate.rough" if plan.estimated else "result.estimate",
             params=units.change(plan.before.params, plan.after.params),
             macs=units.change(plan.before.macs, plan.after.macs),
             size=units.change(plan.before.size_bytes, plan.after.size_bytes),
         )
     )
+
+
+def _progress(s: Session) -> None:
+    """How far the measurement is, or the button that begins it."""
     if s.measuring:
         measuring.watch()
         return
@@ -85,6 +92,20 @@ def _measured(known: Attempt) -> None:
         st.markdown(t("result.agreement", share=units.percent(e.agreement)))
         _interval(e.agreement_low, e.agreement_high, e.n)
         st.markdown(t("result.agreement.text", n=f"{e.changed_total:,}", all=f"{e.n:,}"))
+    if methods.shrinks_gzipped(known.recipe):
+        st.markdown(gzipped(e))
+
+
+def gzipped(e: Evaluation) -> str:
+    """The compressed size, before and after, beside that of the file."""
+    before = e.reference_gzip_bytes or e.gzip_bytes
+    return t(
+        "result.gzip",
+        before=units.size(before),
+        after=units.size(e.gzip_bytes),
+        change=units.change(before, e.gzip_bytes),
+        file=units.size(e.size_bytes),
+    )
 
 
 def _interval(low: float | None, high: float | None, n: int) -> None:
@@ -157,43 +178,3 @@ def _delta(before: float | None, after: float) -> str | None:
 def _notes(notes: tuple[str, ...]) -> None:
     for sentence in dict.fromkeys(notes):
         st.markdown(f":material/info: {plain(note(sentence))}")
-
-
-def _details(known: Attempt) -> None:
-    e = known.evaluation
-    parts = {
-        "classes": bool(e.per_class),
-        "confusion": bool(e.confusion or e.confused),
-        "changed": not known.is_original and bool(e.changed_total),
-    }
-    shown = [name for name, there in parts.items() if there]
-    if not shown:
-        return
-    tab = st.segmented_control(
-        t("result.details"),
-        shown,
-        default=shown[0],
-        required=True,
-        key="slim-tab",
-        format_func=named("tab", shown),
-        label_visibility="collapsed",
-    )
-    if tab == "classes":
-        rows = [{"name": r.name, "before": r.before, "after": r.after} for r in e.per_class[:60]]
-        spec = charts.by_class(rows, x=t("chart.share_right"), before=t("layers.original"), after=t("layers.slimmed"))
-        st.vega_lite_chart(spec, alt=t("chart.classes.alt"))
-    elif tab == "confusion":
-        _confusion(known)
-    elif tab == "changed":
-        pictures.draw(known)
-
-
-def _confusion(known: Attempt) -> None:
-    e = known.evaluation
-    names = [r.name for r in e.per_class]
-    if e.confusion and len(names) == len(e.confusion):
-        spec = charts.confusion(e.confusion, names, x=t("chart.answer"), y=t("chart.truth"))
-        st.vega_lite_chart(spec, alt=t("chart.confusion.alt"))
-        return
-    rows = [{t("chart.truth"): c.label, t("chart.answer"): c.answer, t("layers.how_many"): c.count} for c in e.confused]
-    st.dataframe(rows, hide_index=True, alt=t("chart.confusion.alt"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from importlib import import_module
@@ -15,9 +14,9 @@ from lwcore.analysis.cost import Cost
 from lwcore.graph import Graph
 from lwcore.jobs import Jobs, JobStatus
 from lwcore.model import Card, Model
-from lwcore.recipe import Channels, Recipe
+from lwcore.recipe import Blocks, Recipe
 from lwcore.settings import SETTINGS
-from lwcore.slimming.allocate import Sensitivity
+from lwcore.slimming.budget.allocate import Sensitivity
 from lwcore.store import Store, is_fingerprint
 
 if TYPE_CHECKING:
@@ -90,16 +89,51 @@ def coupling(ref: str) -> Coupling:
     return lwcore.couple(model(ref))
 
 
+@st.cache_resource(max_entries=64)
+def blocks(ref: str) -> tuple[str, ...]:
+    """Names of the residual blocks that can be dropped."""
+    from lwcore.slimming.blocks import blocks as found
+
+    return tuple(block.name for block in found(model(ref)))
+
+
 @st.cache_resource(max_entries=512)
-def _plan(ref: str, recipe: str, sensitivity: str) -> Plan:
-    known = Sensitivity.from_json(json.loads(sensitivity)) if sensitivity else None
-    return lwcore.plan(model(ref), Recipe.loads(recipe), known)
+def dropped(ref: str, amount: float) -> int:
+    """How many residual blocks an amount stands for."""
+    from lwcore.slimming.blocks import count_of
+
+    return count_of(model(ref), Blocks(amount=amount))
 
 
-def plan(ref: str, recipe: Recipe, sensitivity: Mapping[str, Any] | None = None) -> Plan:
-    """What a recipe would leave of a model; raises `LwcoreError` when it cannot be carried out."""
-    budgeted = any(isinstance(step, Channels) and step.budget for step in recipe.steps)
-    return _plan(ref, recipe.dumps(), json.dumps(sensitivity) if sensitivity and budgeted else "")
+@st.cache_resource(max_entries=64)
+def quantizable(ref: str) -> tuple[str, ...]:
+    """Names of the operators that static int8 turns into integers."""
+    from lwcore.slimming.precision.nodes import candidates
+
+    graph = Graph.view(model(ref))
+    return tuple(graph.nodes[i].name for i in candidates(graph))
+
+
+@st.cache_resource(max_entries=512)
+def _plan(ref: str, recipe: str, calibration: str, have: tuple[str, ...], _measured: Mapping[str, Any]) -> Plan:
+    from lwcore.slimming.lowrank.spectra import Spectra
+
+    found = {
+        "sensitivity": Sensitivity.from_json(_measured["sensitivity"]) if "sensitivity" in have else None,
+        "spectra": Spectra.from_json(_measured["spectra"]) if "spectra" in have else None,
+        "order": tuple(_measured["order"]["order"]) if "order" in have else None,
+    }
+    return lwcore.plan(model(ref), Recipe.loads(recipe), **found)
+
+
+def plan(ref: str, recipe: Recipe, measured: Mapping[str, Any] | None = None, calibration: str = "") -> Plan:
+    """What a recipe would leave of a model; raises `LwcoreError` when it cannot be carried out.
+
+    Args:
+        measured: what the tasks that `Plan.needs` names gave, by name, measured on the set `calibration`.
+    """
+    known = measured or {}
+    return _plan(ref, recipe.dumps(), calibration, tuple(sorted(known)), known)
 
 
 @st.cache_resource(max_entries=64)
@@ -119,6 +153,13 @@ def is_quick(ref: str, samples: int) -> bool:
     """Whether measuring takes about a second, so that it needs no button."""
     macs = cost(ref).macs
     return macs <= _QUICK_MACS_ONE and macs * samples <= _QUICK_MACS
+
+
+def trials(arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What a search with these arguments has tried so far."""
+    from lwcore.searching.journal import so_far
+
+    return list(so_far(store(), dict(arguments)))
 
 
 def submit(task: str, arguments: dict[str, Any], owner: str) -> str:

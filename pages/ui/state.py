@@ -11,6 +11,8 @@ import streamlit as st
 
 from lwcore.recipe import Recipe
 from lwcore.scenarios import Log
+from pages.ui.goals import Goal, Search
+from pages.ui.methods import AT_REST, Methods
 
 _KEY = "slimlab"
 
@@ -34,6 +36,7 @@ class Ticket:
     model: str
     samples: str = ""
     recipe: Recipe | None = None
+    question: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,15 +49,19 @@ class Session:
         uploads: fingerprint → name of the models uploaded here.
         samples: model → chosen sample set (built-in id or fingerprint); empty text: none.
         own: model → sample sets uploaded for it.
-        overrides: group → amount set by hand, for the present model.
-        base: the overrides that the table of groups was last drawn from; its own edits come on top.
+        methods: the list of methods on Slim, for the present model.
+        seed: of everything random in the recipe.
         loads: how often a recipe was put into the controls; a new number resets the table of groups.
-        recipe: what the sliders on Slim say.
+        recipe: what the methods on Slim say.
         log: everything measured.
         measuring, other: jobs in flight; `other` by purpose.
+        way: how Slim is used: `hand` for the methods, `find` for a goal.
+        goal: what is typed under "Find it for me".
+        search: the search that was begun last, until its panel is put away.
         failed: recipe and error of the last measurement, shown until the recipe changes.
         draft: fingerprint of an uploaded model that is still to be described.
-        sensitivity: measured harm of each group, by model reference; what a budget is shared out by.
+        measured: what exact plans need, by model and calibration set, then by name: "sensitivity", "spectra", "order".
+        harm: what int8 does to each operator, by model, samples and recipe.
         profiles: layer tables by model reference, as the worker returned them.
         layer: the layer picked on Layers, by name.
         drops: how many files were taken in; a new number empties the upload boxes.
@@ -65,16 +72,20 @@ class Session:
     uploads: Mapping[str, str] = field(default_factory=dict)
     samples: Mapping[str, str] = field(default_factory=dict)
     own: Mapping[str, tuple[OwnSamples, ...]] = field(default_factory=dict)
-    overrides: Mapping[str, float] = field(default_factory=dict)
-    base: Mapping[str, float] = field(default_factory=dict)
+    methods: Methods = AT_REST
+    seed: int = 0
     loads: int = 0
     recipe: Recipe = field(default_factory=Recipe)
     log: Log = field(default_factory=Log)
     measuring: Ticket | None = None
     other: Mapping[str, Ticket] = field(default_factory=dict)
+    way: str = "hand"
+    goal: Goal = field(default_factory=Goal)
+    search: Search | None = None
     failed: tuple[Recipe, str] | None = None
     draft: str = ""
-    sensitivity: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    measured: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    harm: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     profiles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     layer: str = ""
     drops: int = 0

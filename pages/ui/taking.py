@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from urllib.parse import urlencode, urlsplit
@@ -11,10 +12,10 @@ import streamlit as st
 from lwcore import report, units
 from lwcore.scenarios import Attempt
 from lwcore.store import is_fingerprint
-from pages.ui import errors, form, measuring, service
-from pages.ui.comparing import title
+from pages.ui import errors, links, measuring, methods, service
 from pages.ui.state import Session, session
 from pages.ui.text import t
+from pages.ui.wording import title
 
 
 def attempt() -> Attempt | None:
@@ -70,35 +71,50 @@ def draw_files(known: Attempt) -> None:
             icon=":material/download:",
             on_click="ignore",
         )
-        with st.container(horizontal=True):
+        if methods.shrinks_gzipped(known.recipe):
             st.download_button(
-                t("take.card"),
-                lambda: slimmed.card_json().encode(),
-                f"{name}.json",
-                "application/json",
-                key="take-card",
+                t("take.gzip", size=units.size(known.evaluation.gzip_bytes)),
+                lambda: gzip.compress(slimmed.data, 6, mtime=0),
+                f"{name}.onnx.gz",
+                "application/gzip",
+                key="take-gzip",
+                icon=":material/folder_zip:",
                 on_click="ignore",
-                icon=":material/badge:",
             )
-            st.download_button(
-                t("take.recipe"),
-                known.recipe.dumps().encode(),
-                f"{name}-recipe.json",
-                "application/json",
-                key="take-recipe",
-                on_click="ignore",
-                icon=":material/list_alt:",
-            )
-            st.download_button(
-                t("take.report"),
-                lambda: _report(known).encode(),
-                f"{name}-report.html",
-                "text/html",
-                key="take-report",
-                on_click="ignore",
-                icon=":material/article:",
-            )
+        _draw_beside(known, name)
         st.caption(t("take.text"))
+
+
+def _draw_beside(known: Attempt, name: str) -> None:
+    """Card, recipe and report."""
+    with st.container(horizontal=True):
+        st.download_button(
+            t("take.card"),
+            lambda: service.model(known.slimmed).card_json().encode(),
+            f"{name}.json",
+            "application/json",
+            key="take-card",
+            on_click="ignore",
+            icon=":material/badge:",
+        )
+        st.download_button(
+            t("take.recipe"),
+            known.recipe.dumps().encode(),
+            f"{name}-recipe.json",
+            "application/json",
+            key="take-recipe",
+            on_click="ignore",
+            icon=":material/list_alt:",
+        )
+        st.download_button(
+            t("take.report"),
+            lambda: _report(known).encode(),
+            f"{name}-report.html",
+            "text/html",
+            key="take-report",
+            on_click="ignore",
+            icon=":material/article:",
+        )
 
 
 def _report(known: Attempt) -> str:
@@ -162,7 +178,7 @@ def draw_link(s: Session) -> None:
     st.subheader(t("take.link"), anchor=False)
     st.caption(t("take.link.text"))
     url = urlsplit(st.context.url or "")
-    query = urlencode({"model": s.model, "recipe": form.to_link(s.recipe)})
+    query = urlencode({"model": s.model, "recipe": links.to_link(s.recipe)})
     root = url.path.rsplit("/", 1)[0]
     st.code(f"{url.scheme}://{url.netloc}{root}/slim?{query}", None, wrap_lines=True)
     if is_fingerprint(s.model):

@@ -71,11 +71,15 @@ def _patterns() -> tuple[tuple[re.Pattern[str], str], ...]:
 
 
 def note(sentence: str) -> str:
-    """A note or error sentence of `lwcore` in the session's language; as it is when there is no translation."""
+    """A note or error sentence of `lwcore` in the session's language; as it is when there is no translation.
+
+    What stands in its gaps may be a phrase with a translation of its own.
+    """
     if language() == "en":
         return sentence
     for pattern, key in _patterns():
         match = pattern.match(sentence)
         if match:
-            return catalogue(language())[key].format(**match.groupdict())
+            gaps = {name: note(value) for name, value in match.groupdict().items()}
+            return catalogue(language())[key].format(**gaps)
     return sentence

@@ -38,11 +38,11 @@ def test_choose_look_slim_measure_compare_take_home(page: Any) -> None:
 
     go(page, "Slim")
     page.get_by_text("The original, measured").wait_for(timeout=LONG)
-    slide(page, "slim-amount", 6)
+    slide(page, "channels-amount", 6)
     page.get_by_text("Measured", exact=True).wait_for(timeout=LONG)
     first = _accuracies(page)
     assert "→" in first
-    slide(page, "slim-amount", 6)
+    slide(page, "channels-amount", 6)
     page.get_by_text("Measured", exact=True).wait_for(timeout=LONG)
     page.wait_for_timeout(500)
     assert _accuracies(page) != first, "another slider position has another measured accuracy"
@@ -83,7 +83,7 @@ def test_an_own_onnx_file_is_read_described_and_slimmed(page: Any) -> None:
     page.get_by_role("button", name="Use this model").click()
     page.locator(".st-key-layer-detail").wait_for(timeout=LONG)
     go(page, "Slim")
-    slide(page, "slim-amount", 6)
+    slide(page, "channels-amount", 6)
     told = page.get_by_text("Estimate, not measured yet").or_(page.get_by_text("Measured", exact=True))
     told.first.wait_for(timeout=LONG)
     assert "→" in page.locator(".sl-line > div").first.inner_text()

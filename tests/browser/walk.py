@@ -33,6 +33,14 @@ def slide(page: Any, key: str, steps: int) -> None:
     settled(page)
 
 
+def choose(page: Any, key: str, label: str) -> None:
+    """Press one of the options that lie side by side."""
+    page.locator(f".st-key-{key}").get_by_role("button", name=label, exact=True).or_(
+        page.locator(f".st-key-{key}").get_by_role("radio", name=label, exact=True)
+    ).first.click()
+    settled(page)
+
+
 def download(page: Any, key: str) -> bytes:
     """The bytes behind a download button."""
     with page.expect_download() as waiting:

@@ -1,0 +1,131 @@
+"""One model with the images that every arm gets, and the arms of ours."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+import lwcore
+from arms.outcomes import Outcome
+from lwcore.recipe import MOST
+from lwcore.slimming.budget.allocate import Sensitivity
+from lwcore.slimming.budget.sensitivity import measure_sensitivity
+
+CALIBRATION = 512  # images
+STEPS = 12  # of a bisection: finer than one channel in the widest layer of the gallery
+BATCH = 128
+BUDGET = lwcore.Budget(of="macs")
+OURS = {
+    "ours": lwcore.Channels(),
+    "ours, MACs budget": lwcore.Channels(budget=BUDGET),
+    "ours, MACs budget, no blocks of 8": lwcore.Channels(align=1, budget=BUDGET),
+    "ours, one-shot": lwcore.Channels(compensate="one-shot"),
+    "ours, L2, MACs budget": lwcore.Channels(criterion="l2", budget=BUDGET),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model with its images."""
+
+    name: str
+    draw: int
+    model: lwcore.Model
+    test: lwcore.SampleSet
+    calibration: lwcore.SampleSet
+
+    @cached_property
+    def macs(self) -> int:
+        """Of the dense model."""
+        return lwcore.cost(self.model).macs
+
+    @cached_property
+    def learnt(self) -> tuple[Sensitivity, float]:
+        """Sensitivity, measured once for all budgets, and the seconds it took."""
+        start = time.perf_counter()
+        return measure_sensitivity(self.model, self.calibration), time.perf_counter() - start
+
+    @cached_property
+    def module(self) -> Any:
+        """The torch module that gives the same answers as the model."""
+        from arms.peer import rebuild  # builds on Case
+
+        return rebuild(self)
+
+    def inputs(self, samples: lwcore.SampleSet) -> list[Any]:
+        """The samples in batches of torch tensors, as the model reads them."""
+        import torch  # only the peer needs it
+
+        spec = self.model.card.input
+        return [torch.from_numpy(samples.inputs(spec, i, i + BATCH)) for i in range(0, len(samples), BATCH)]
+
+
+def fashion(name: str, draw: int, quick: bool) -> Case:
+    """A built-in model trained on Fashion-MNIST with one draw of calibration images."""
+    model = lwcore.load(f"fashion-{name}")
+    test = lwcore.load_samples("fashion-test", model, limit=500 if quick else None)
+    calibration = lwcore.load_samples("fashion-calibration", model)
+    return Case(name, draw, model, test, drawn(calibration, draw, 128 if quick else CALIBRATION))
+
+
+def drawn(samples: lwcore.SampleSet, draw: int, count: int) -> lwcore.SampleSet:
+    """The product's own calibration images (the first ones) for draw 0, a seeded choice of all for the others."""
+    if draw == 0:
+        return samples.take(count)
+    chosen = np.sort(np.random.default_rng(draw).choice(len(samples), count, replace=False))
+    return replace(samples, pixels=samples.pixels[chosen], labels=None, names=())
+
+
+def ours(case: Case, arm: str, keep: float, judge: Callable[[Case, lwcore.Model], float]) -> Outcome:
+    """One of our recipes at a share of the MACs, judged by accuracy or agreement."""
+    step, learning, known = OURS[arm], 0.0, None
+    if step.budget is not None:
+        known, learning = case.learnt
+        step = replace(step, budget=replace(step.budget, keep=keep))
+    else:
+
+        def macs(amount: float) -> int:
+            return lwcore.plan(case.model, _recipe(replace(step, amount=amount))).after.macs
+
+        step = replace(step, amount=narrowest_cut(macs, keep * case.macs))
+    slim = lwcore.apply(case.model, _recipe(step), case.calibration, known)
+    return Outcome(
+        model=case.name,
+        draw=case.draw,
+        keep=keep,
+        arm=arm,
+        score=judge(case, slim.model),
+        share=slim.after.macs / case.macs,
+        seconds=slim.seconds,
+        learning=learning,
+    )
+
+
+def _recipe(step: lwcore.Channels) -> lwcore.Recipe:
+    return lwcore.Recipe(steps=(step,))
+
+
+def accuracy(case: Case, model: lwcore.Model) -> float:
+    """Top-1 of an ONNX model on the test images."""
+    return lwcore.evaluate(model, case.test, latency=False).top1 or 0.0
+
+
+def agreement(case: Case, model: lwcore.Model) -> float:
+    """Share of the test images on which a slimmed model answers as the original does."""
+    return lwcore.evaluate(model, case.test, against=case.model, latency=False).agreement or 0.0
+
+
+def narrowest_cut(price: Callable[[float], int], limit: float) -> float:
+    """The smallest amount (to one part in 2^STEPS) whose MACs are not above the limit; MACs fall with the amount."""
+    low, high = 0.0, MOST
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if price(middle) <= limit else (middle, high)
+    if price(high) > limit:
+        raise ValueError(f"expected at most {limit:.0f} MACs within reach, found {price(high)} at {high:.2f}")
+    return high

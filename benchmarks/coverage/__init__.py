@@ -1,0 +1,1 @@
+"""Parts of `benchmarks/prune_coverage.py`: what is pruned, how it is exported, and the two pruners."""

@@ -1,0 +1,1 @@
+"""Budgets: what a removal saves, what it harms, and how a limit is shared out over the layers."""

@@ -1,0 +1,1 @@
+"""The low-rank step: layers split in two thinner ones."""

@@ -1,0 +1,238 @@
+"""Spectra: what every layer that can be split keeps at every rank, measured on calibration samples.
+
+A low-rank step's ranks and its exact price follow from them, whatever energy or budget is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from lwcore.analysis.cost import macs
+from lwcore.errors import SlimError
+from lwcore.graph import Graph
+from lwcore.model import Model
+from lwcore.progress import Progress, part, silent
+from lwcore.samples import SampleSet
+from lwcore.slimming.lowrank.factors import Factors, Form, factorise, forms, from_outputs, kept, ranks, shares, split
+from lwcore.slimming.refit.calibration import answers, change, draw
+from lwcore.slimming.refit.linear import Linear, linear_layers
+from lwcore.slimming.refit.walk import Chunks, Walk
+from lwcore.slimming.weights import Weights
+
+WIDE = 1152  # inputs and kernel positions up to which the covariance of whole patches is affordable
+_LEAST = 0.05  # influence that every layer has at least: it is measured on few samples
+_NEAR = 0.95  # what a layer is to keep while its influence is measured
+_INFLUENCE = 48  # samples for that, at most
+_BUDGET = 5e11  # multiply–accumulates for that
+_LOST = 1e-4  # error that a budget counts at least, so that among harmless splits the cheaper one wins
+
+
+@dataclass(frozen=True)
+class Option:
+    """One way to split a layer.
+
+    Attributes:
+        form: kernel axes of the first factor.
+        rank: channels between the factors.
+        kept: share of the variance of the layer's outputs that stays.
+        macs, params: saved.
+    """
+
+    form: Form
+    rank: int
+    kept: float
+    macs: int
+    params: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spectra:
+    """What every layer that can be split keeps at every rank; by the name of its operator.
+
+    Attributes:
+        influence: by how much the network's answer changes for what one layer loses, relative to the mean layer.
+        samples: calibration samples that it was measured on, 0 when read off the weights alone.
+    """
+
+    layers: Mapping[str, tuple[Option, ...]]
+    samples: int
+    influence: Mapping[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        rows = {n: [[list(o.form), o.rank, o.kept, o.macs, o.params] for o in v] for n, v in self.layers.items()}
+        return {"layers": rows, "samples": self.samples, "influence": dict(self.influence)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Spectra:
+        """Read what `to_json` wrote."""
+        layers = {n: tuple(Option(tuple(row[0]), *row[1:]) for row in rows) for n, rows in data["layers"].items()}
+        return cls(layers=layers, samples=int(data["samples"]), influence=dict(data["influence"]))
+
+    def harm(self, name: str, option: Option) -> float:
+        """What a split costs the network."""
+        return (1 - option.kept) * (self.influence.get(name, 1.0) + _LEAST) + _LOST
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """What is known of one layer's vectors: the covariance of what it reads, or only of what it gives."""
+
+    read: np.ndarray | None = None
+    given: np.ndarray | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layers:
+    """All that splitting the layers of one model rests on, whatever the energy or budget; from calibration samples.
+
+    Attributes:
+        known: statistics by the layer's result; the factors follow from them.
+        spectra: what every layer keeps at every rank.
+    """
+
+    known: Mapping[str, Statistic]
+    spectra: Spectra
+
+
+def splittable(graph: Graph) -> list[Linear]:
+    """Layers with floating-point weights of which two thinner ones could take the place."""
+    return [
+        layer
+        for layer in linear_layers(graph)
+        if layer.weight in graph.constants and any(shares(graph, layer, form).most > 0 for form in forms(layer))
+    ]
+
+
+def measure_spectra(model: Model, samples: SampleSet | None, progress: Progress = silent) -> Spectra:
+    """What every layer keeps at every rank, on calibration samples, or by its weights alone when there are none."""
+    graph = Graph.view(model)
+    if samples is None:
+        return quick_spectra(graph, {}, 0)
+    return measure_layers(model, samples, progress).spectra
+
+
+def measure_layers(model: Model, samples: SampleSet, progress: Progress = silent) -> Layers:
+    """Statistics of every layer that can be split, what it keeps at every rank and what it matters."""
+    graph, given = Graph.view(model), draw(model, samples)
+    with threadpool_limits(limits=1, user_api="blas"):  # the same numbers wherever they are asked for; see `apply`
+        known = statistics(graph, given.fit, part(progress, 0.0, 0.6))
+        spectra = quick_spectra(graph, known, sum(map(len, given.fit)))
+        influence = _influence(graph, spectra, known, given.check, part(progress, 0.6, 1.0))
+    return Layers(known=known, spectra=replace(spectra, influence=influence))
+
+
+def _influence(
+    graph: Graph, spectra: Spectra, known: Mapping[str, Statistic], inputs: Chunks, progress: Progress
+) -> dict[str, float]:
+    """Split each layer alone and see how far the answer moves; nothing where that would take too long."""
+    once = sum(macs(node, graph.shapes) for node in graph.nodes) * len(spectra.layers)
+    count = int(min(_INFLUENCE, _BUDGET // max(once, 1)))
+    if count < 2:
+        return {}
+    few = [inputs[0][:count]] if 0 in graph.free.get(graph.inputs[0], ()) else inputs[:1]
+    truth, found = answers(graph, few), dict[str, float]()
+    for done, (name, options) in enumerate(spectra.layers.items()):
+        option = min(options, key=lambda o: abs(o.kept - _NEAR))
+        moved = change(answers(with_factors(graph, {name: option}, known), few), truth)
+        found[name] = moved / (1 - option.kept + 1e-6)
+        progress((done + 1) / len(spectra.layers), "measuring what each layer matters")
+    mean = sum(found.values()) / max(len(found), 1)
+    return {name: value / mean for name, value in found.items()} if mean > 0 else {}
+
+
+def quick_spectra(graph: Graph, known: Mapping[str, Statistic], samples: int) -> Spectra:
+    """What each layer keeps, without its influence on the answer; without statistics by the weights alone."""
+    weights = Weights(graph)
+    found = {}
+    for layer in splittable(graph):
+        options = [
+            option for form in forms(layer) for option in _options(graph, weights, layer, form, known.get(layer.result))
+        ]
+        found[layer.node.name] = tuple(options)
+    return Spectra(layers={name: options for name, options in found.items() if options}, samples=samples)
+
+
+def _options(graph: Graph, weights: Weights, layer: Linear, form: Form, known: Statistic | None) -> list[Option]:
+    each = shares(graph, layer, form)
+    factors = _factors(weights, layer, form, known)
+    at = [rank for rank in ranks(each.most) if factors is not None and rank <= len(factors.first)]
+    if factors is None or not at:
+        return []
+    weight = layer.matrix(weights.read(layer.weight))[0]
+    stays = kept(layer, form, factors, weight, known.read if known else None, at)
+    whole = layer.outputs * layer.width
+    return [
+        Option(form, r, share, whole * layer.positions - r * each.macs, whole - r * each.params)
+        for r, share in zip(at, stays, strict=True)
+    ]
+
+
+def _factors(weights: Weights, layer: Linear, form: Form, known: Statistic | None) -> Factors | None:
+    """Both factors; None for a form that the statistics at hand do not tell about."""
+    weight = layer.matrix(weights.read(layer.weight))[0]
+    if known is None or known.read is not None:
+        return factorise(layer, form, weight, known.read if known else None)
+    if known.given is None or len(form) < len(layer.kernel):
+        return None
+    return from_outputs(weight, known.given)
+
+
+def statistics(graph: Graph, inputs: Chunks, progress: Progress) -> dict[str, Statistic]:
+    """One pass over the samples, layer after layer."""
+    layers, walk = splittable(graph), Walk(graph, inputs)
+    reads = {layer.result: layer.width <= max(WIDE, layer.outputs) for layer in layers}
+    wanted = [layer.data if reads[layer.result] else layer.result for layer in layers]
+    found = {}
+    for done, layer in enumerate(layers):
+        (values,) = walk.reach([wanted[done]], wanted[done:])
+        own = reads[layer.result]
+        covariance = _covariance(layer, values, own)
+        found[layer.result] = Statistic(read=covariance) if own else Statistic(given=covariance)
+        progress((done + 1) / len(layers), "measuring what each rank keeps")
+    return found
+
+
+def _covariance(layer: Linear, values: Chunks, own: bool) -> np.ndarray:
+    step = layer.step(sum(map(len, values)))
+    size = layer.width if own else layer.outputs
+    gram, mean, count = np.zeros((size, size)), np.zeros(size), 0
+    for chunk in values:
+        columns = (layer.vectors if own else layer.targets)(chunk, step)[0]
+        gram += columns @ columns.T
+        mean += columns.sum(axis=1, dtype=np.float64)
+        count += columns.shape[1]
+    return gram / count - np.outer(mean / count, mean / count)
+
+
+def with_factors(graph: Graph, chosen: Mapping[str, Option], known: Mapping[str, Statistic] | None) -> Graph:
+    """A copy with layers split.
+
+    Args:
+        known: statistics by result; {} to go by the weights alone, None for factors of zeros (a price needs no more).
+    """
+    slim, weights = graph.copy(), Weights(graph)
+    pairs = {}
+    for layer in splittable(graph):
+        option = chosen.get(layer.node.name)
+        if option is None:
+            continue
+        if known is None:
+            taps = [layer.kernel[axis] for axis in option.form]
+            width = layer.inputs * int(np.prod(taps, dtype=int))
+            first = np.zeros((option.rank, width))
+            second = np.zeros((layer.outputs * layer.width // width, option.rank))
+        else:
+            factors = _factors(weights, layer, option.form, known.get(layer.result))
+            if factors is None:
+                raise SlimError(f"Layer {layer.node.name!r}: its spectrum was measured with other settings.")
+            first, second = factors.first[: option.rank], factors.second[:, : option.rank]
+        pairs[layer.index] = split(slim, layer, option.form, first, second)
+    slim.nodes = [new for index, node in enumerate(graph.nodes) for new in pairs.get(index, [node])]
+    slim.drop_unused()
+    return slim

@@ -1,0 +1,126 @@
+"""Compensation without training: re-fit every layer that lost inputs, in closed form, from unlabelled samples.
+
+*One-shot* rebuilds each layer's dense inputs from the channels left, so the dense model's statistics serve every
+amount. *Sequential* carries the activations of both models through the graph, so that each layer also corrects what
+the layers before it got wrong. Sources: ThiNet (ICCV 2017), GRAIL (arXiv
+2602.23795), OSSCAR (ICML 2024).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+import numpy as np
+
+from lwcore.analysis.cost import cost
+from lwcore.analysis.coupling import Coupling, couple
+from lwcore.analysis.labels import Consumer
+from lwcore.analysis.statistics import Moments, batch_size, feed, moments
+from lwcore.graph import Graph, reads
+from lwcore.model import Model
+from lwcore.progress import Progress, silent
+from lwcore.samples import SampleSet
+from lwcore.slimming.refit.linear import ROWS
+from lwcore.slimming.refit.mixing import Mixing, Rebuilt, channel_vectors, mixing, moments_key, whole
+from lwcore.slimming.refit.sweep import Pair, Step, affordable, direct, sweep
+from lwcore.slimming.refit.walk import Chunks
+from lwcore.slimming.rewrite import Keep
+
+CALIBRATION = 512  # samples that statistics are taken from; more changes the result less than another draw does
+WORK = 10**12  # multiply–accumulates that gathering statistics may take: some seconds
+FEWEST = 64  # samples that statistics are taken from however large the model
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A dense graph, its slimmed copy (same nodes at the same indexes) and what lies between them."""
+
+    dense: Graph
+    slim: Graph
+    coupling: Coupling
+    keep: Keep
+
+    @cached_property
+    def pair(self) -> Pair:
+        """Both graphs, and how dense tensors become slim ones."""
+        return Pair(self.dense, self.slim, self.kept, ROWS)
+
+    def kept(self, name: str) -> dict[int, np.ndarray]:
+        """Axis → which indexes of a dense tensor the slim one still has, where it lost some."""
+        held = {axis: self.keep[classes] for axis, classes in self.coupling.tensors.get(name, {}).items()}
+        return {axis: mask for axis, mask in held.items() if not mask.all()}
+
+    def lost(self, consumer: Consumer) -> bool:
+        """True when the consumer lost inputs."""
+        return not bool(self.keep[consumer.ids].all())
+
+    def refittable(self) -> list[Consumer]:
+        """Linear consumers whose weight is whole (one group) and read only once."""
+        return whole(self.dense, self.coupling)
+
+    def mixing(self, consumer: Consumer) -> Mixing:
+        """A consumer as a layer whose dense inputs can be rebuilt."""
+        return mixing(self.pair, consumer, dict(self.coupling.cuts), self.keep)
+
+
+def one_shot(cut: Cut, known: Mapping[str, Moments]) -> None:
+    """Re-fit every consumer that lost inputs, in place, from the dense model's moments."""
+    for consumer in cut.refittable():
+        if cut.lost(consumer):
+            cut.mixing(consumer).from_moments(cut.pair, known[moments_key(cut.dense, consumer)])
+
+
+def sequential(cut: Cut, inputs: Chunks, progress: Progress = silent) -> None:
+    """Re-fit every layer behind the first removed channel, in place and in topological order.
+
+    Args:
+        cut: the graphs; `cut.slim` is changed.
+        inputs: calibration inputs in batches; every fourth checks the ridge.
+        progress: told the share done after each layer.
+    """
+    lost = {c.node for c in cut.coupling.consumers if cut.lost(c)}
+    reached = _reached(cut.slim, lost)
+    wanted = [layer for layer in cut.pair.layers if layer.index in reached]
+    whole = [layer for layer in wanted if affordable(layer)]
+    done = {layer.index for layer in whole}
+    rest = [c for c in cut.refittable() if c.node in reached and c.node not in done]
+    results = {layer.result for layer in wanted} | {cut.slim.nodes[c.node].output[0] for c in rest}
+    steps: list[Step] = [*direct(cut.pair, whole, results), *(Rebuilt(cut.pair, cut.mixing(c)) for c in rest)]
+    sweep(cut.pair, steps, inputs, progress)
+
+
+def _reached(graph: Graph, first: set[int]) -> set[int]:
+    """Nodes that compute something else than before: the first ones and whatever reads a changed tensor."""
+    changed: set[str] = set()
+    reached: set[int] = set()
+    for index, node in enumerate(graph.nodes):
+        if index in first or not changed.isdisjoint(reads(node)):
+            reached.add(index)
+            changed.update(node.output)
+    return reached
+
+
+def keep_moments(model: Model, samples: SampleSet, known: dict[str, Moments]) -> None:
+    """Remember moments that were gathered before, perhaps by another process; the last few pairs are kept."""
+    while len(_MOMENTS) >= 4:
+        _MOMENTS.pop(next(iter(_MOMENTS)))
+    _MOMENTS[model.fingerprint, samples.fingerprint] = known
+
+
+def gather_moments(model: Model, samples: SampleSet) -> dict[str, Moments]:
+    """Moments of every consumer's input on the calibration samples, remembered for the last few pairs."""
+    key = (model.fingerprint, samples.fingerprint)
+    if key not in _MOMENTS:
+        graph = Graph.view(model)
+        count = min(len(samples), CALIBRATION, max(FEWEST, WORK // max(cost(model).macs, 1)))
+        read = {moments_key(graph, c): c for c in whole(graph, couple(model))}
+        vectors = {key: (c.tensor, partial(channel_vectors, graph, c, samples=count)) for key, c in read.items()}
+        size = batch_size(graph, {name for name, _ in vectors.values()})
+        batches = feed(graph, samples.take(count), model.card.input, size)
+        keep_moments(model, samples, moments(graph, batches, vectors))
+    return _MOMENTS[key]
+
+
+_MOMENTS: dict[tuple[str, str], dict[str, Moments]] = {}

@@ -1,0 +1,259 @@
+"""Linear layers as matrices: a convolution or a matrix product is one matrix that is applied to vectors of its inputs.
+
+A convolution's vector is the patch under its kernel (channels × kernel positions), a matrix product's is its last axis.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from onnx import NodeProto
+
+from lwcore.graph import Graph, Shape, attributes
+from lwcore.slimming.weights import Weights
+
+ROWS = 12_000  # vectors a statistic is made of: far more than most layers have inputs
+
+
+@dataclass(frozen=True)
+class Linear:
+    """One convolution or matrix product with a constant weight that no other operator reads.
+
+    Attributes:
+        index: of its node.
+        data, weight, result: names of what it reads and gives.
+        axis: of input and result along which the channels lie.
+        outputs, inputs: channels; inputs are those of one group.
+        groups: 1 but for grouped convolutions.
+        kernel: sizes of the kernel, () for matrix products.
+        strides, dilations, pads: as long as `kernel`; pads are (before, after) pairs.
+        flipped: the weight holds inputs × outputs.
+        factor: what a Gemm multiplies its product with (alpha).
+        positions: vectors that one sample has.
+    """
+
+    index: int
+    node: NodeProto
+    data: str
+    weight: str
+    result: str
+    axis: int
+    outputs: int
+    inputs: int
+    positions: int
+    groups: int = 1
+    kernel: tuple[int, ...] = ()
+    strides: tuple[int, ...] = ()
+    dilations: tuple[int, ...] = ()
+    pads: tuple[tuple[int, int], ...] = ()
+    flipped: bool = False
+    factor: float = 1.0
+
+    @property
+    def width(self) -> int:
+        """Length of an input vector: channels of a group × kernel positions."""
+        return self.inputs * math.prod(self.kernel)
+
+    def matrix(self, weight: np.ndarray) -> np.ndarray:
+        """The stored weight as matrices, shape (groups, outputs of a group, width)."""
+        flat = weight.T if self.flipped else weight
+        return self.factor * flat.reshape(self.groups, self.outputs // self.groups, self.width)
+
+    def stored(self, matrix: np.ndarray) -> np.ndarray:
+        """The inverse of `matrix`."""
+        flat = matrix.reshape(self.outputs, self.width) / self.factor
+        return flat.T if self.flipped else flat.reshape(self.outputs, self.inputs, *self.kernel)
+
+    def step(self, samples: int, wanted: int = ROWS) -> int:
+        """Take every so-manieth position of `samples` samples to get about as many vectors as wanted.
+
+        Odd, so that it does not march along one column of a picture.
+        """
+        times = samples * self.positions // wanted
+        return 1 if times < 2 else times // 2 * 2 - 1 if times % 2 == 0 else times
+
+    def vectors(self, values: np.ndarray, step: int, start: int = 0) -> np.ndarray:
+        """Its input as vectors, shape (groups, width, n) float32, at every `step`-th position of its result."""
+        if not self.kernel:
+            return self.targets(values, step, start)
+        return self._patches(values.astype(np.float32, copy=False), step, start)
+
+    def targets(self, values: np.ndarray, step: int, start: int = 0) -> np.ndarray:
+        """Its result as vectors, shape (groups, outputs of a group, n) float32, at the same positions."""
+        if self.axis == 1 and values.ndim > 2:  # pick before moving the axis: few positions of large pictures
+            taken = values.reshape(*values.shape[:2], -1)[:, :, start::step].swapaxes(0, 1)
+        else:
+            last = np.moveaxis(values, self.axis, -1)
+            taken = np.moveaxis(last.reshape(len(last), -1, last.shape[-1])[:, start::step], -1, 0)
+        rows = taken.astype(np.float32, copy=False).reshape(len(taken), -1)
+        return np.ascontiguousarray(rows).reshape(self.groups, -1, rows.shape[1])
+
+    def _patches(self, values: np.ndarray, step: int, start: int) -> np.ndarray:
+        count, channels = values.shape[:2]
+        padded = np.pad(values, ((0, 0), (0, 0), *self.pads)) if any(map(any, self.pads)) else values
+        space = padded.shape[2:]
+        sizes = [
+            (size - (k - 1) * d - 1) // s + 1
+            for size, k, d, s in zip(space, self.kernel, self.dilations, self.strides, strict=True)
+        ]
+        places = np.unravel_index(np.arange(start, math.prod(sizes), step), sizes)
+        flat = padded.reshape(count, channels, -1)
+        columns = np.empty((channels, math.prod(self.kernel), count, len(places[0])), np.float32)
+        for position, offset in enumerate(np.ndindex(*self.kernel)):
+            where = [p * s + o * d for p, s, o, d in zip(places, self.strides, offset, self.dilations, strict=True)]
+            columns[:, position] = np.take(flat, np.ravel_multi_index(where, space), axis=2).swapaxes(0, 1)
+        return columns.reshape(self.groups, self.width, -1)
+
+
+def linear_layers(graph: Graph) -> list[Linear]:
+    """All of a graph's, in its order."""
+    weights, readers, made = Weights(graph), graph.consumers(), graph.producers()
+    found = []
+    for index, node in enumerate(graph.nodes):
+        read = _READERS.get(node.op_type)
+        layer = read(graph, index, node, weights) if read else None
+        if layer is not None and readers[weights.base(layer.weight)] in ([index], [made.get(layer.weight, -1)]):
+            found.append(layer)
+    return found
+
+
+def _conv(graph: Graph, index: int, node: NodeProto, weights: Weights) -> Linear | None:
+    data, weight, result = node.input[0], node.input[1], node.output[0]
+    if weight not in weights:
+        return None
+    outputs, inputs, *kernel = graph.shape(weight)
+    options: Mapping[str, Any] = attributes(node)
+    rank = len(kernel)
+    strides, dilations = (tuple(options.get(name, [1] * rank)) for name in ("strides", "dilations"))
+    return Linear(
+        index=index,
+        node=node,
+        data=data,
+        weight=weight,
+        result=result,
+        axis=1,
+        outputs=outputs,
+        inputs=inputs,
+        positions=math.prod(graph.shape(result)) // outputs,
+        groups=int(options.get("group", 1)),
+        kernel=tuple(kernel),
+        strides=strides,
+        dilations=dilations,
+        pads=_pads(options, graph.shape(data)[2:], tuple(kernel), strides, dilations),
+    )
+
+
+def _pads(
+    options: Mapping[str, object], space: Shape, kernel: Shape, strides: Shape, dilations: Shape
+) -> tuple[tuple[int, int], ...]:
+    rank, automatic = len(kernel), options.get("auto_pad", b"NOTSET")
+    if automatic not in (b"SAME_UPPER", b"SAME_LOWER"):
+        listed = list(options.get("pads", [0] * 2 * rank))  # type: ignore[call-overload]
+        return tuple((listed[a], listed[a + rank]) for a in range(rank))
+    pairs = []
+    for size, k, s, d in zip(space, kernel, strides, dilations, strict=True):
+        total = max(0, (-(-size // s) - 1) * s + (k - 1) * d + 1 - size)
+        small, large = total // 2, total - total // 2
+        pairs.append((small, large) if automatic == b"SAME_UPPER" else (large, small))
+    return tuple(pairs)
+
+
+def _gemm(graph: Graph, index: int, node: NodeProto, weights: Weights) -> Linear | None:
+    options = attributes(node)
+    data, weight, result = node.input[0], node.input[1], node.output[0]
+    factor = float(options.get("alpha", 1.0))  # type: ignore[arg-type]
+    if weight not in weights or options.get("transA") or not factor:
+        return None
+    flipped = not options.get("transB")
+    return _product(graph, index, node, (data, weight, result), axis=1, flipped=flipped, factor=factor)
+
+
+def _matmul(graph: Graph, index: int, node: NodeProto, weights: Weights) -> Linear | None:
+    (left, right), result = node.input[:2], node.output[0]
+    for data, weight, axis in ((left, right, -1), (right, left, -2)):
+        if weight in weights and len(graph.shape(weight)) == 2 and data not in weights and len(graph.shape(data)) > 1:
+            return _product(graph, index, node, (data, weight, result), axis=axis, flipped=axis == -1)
+    return None
+
+
+def _product(
+    graph: Graph,
+    index: int,
+    node: NodeProto,
+    names: tuple[str, str, str],
+    axis: int,
+    flipped: bool,
+    factor: float = 1.0,
+) -> Linear:
+    data, weight, result = names
+    first, second = graph.shape(weight)
+    outputs, inputs = (second, first) if flipped else (first, second)
+    return Linear(
+        index=index,
+        node=node,
+        data=data,
+        weight=weight,
+        result=result,
+        axis=axis,
+        outputs=outputs,
+        inputs=inputs,
+        positions=math.prod(graph.shape(result)) // outputs,
+        flipped=flipped,
+        factor=factor,
+    )
+
+
+_READERS = {"Conv": _conv, "Gemm": _gemm, "MatMul": _matmul}
+
+
+@dataclass(frozen=True)
+class Home:
+    """A constant in which a shift of a layer's output can be written without adding a parameter.
+
+    Attributes:
+        name: of the constant.
+        factor: added to the constant for a shift of 1.
+    """
+
+    name: str
+    factor: float
+
+
+def bias_home(weights: Weights, readers: Mapping[str, list[int]], layer: Linear) -> Home | None:
+    """The layer's own bias, or the running mean of the batch norm or the constant of the Add that alone follows it."""
+    graph, node = weights.graph, layer.node
+    if node.op_type != "MatMul" and len(node.input) > 2 and node.input[2]:
+        beta = float(attributes(node).get("beta", 1.0)) if node.op_type == "Gemm" else 1.0  # type: ignore[arg-type]
+        return (
+            Home(node.input[2], 1 / beta)
+            if beta and _is_own(weights, readers, node.input[2], (layer.outputs,))
+            else None
+        )
+    followers = readers.get(layer.result, [])
+    if len(followers) != 1 or layer.result in graph.outputs:
+        return None
+    follower = graph.nodes[followers[0]]
+    if follower.op_type == "BatchNormalization" and _is_own(weights, readers, follower.input[3], (layer.outputs,)):
+        return Home(follower.input[3], -1.0)
+    if follower.op_type == "Add":
+        tail = channel_shape(layer)
+        return next((Home(name, 1.0) for name in follower.input if _is_own(weights, readers, name, tail)), None)
+    return None
+
+
+def channel_shape(layer: Linear) -> Shape:
+    """Shape of one number an output channel that broadcasts to the layer's result."""
+    trailing = len(layer.kernel) if layer.kernel else max(0, -layer.axis - 1)
+    return (layer.outputs, *[1] * trailing)
+
+
+def _is_own(weights: Weights, readers: Mapping[str, list[int]], name: str, tail: Shape) -> bool:
+    """True for a constant that one operator alone reads and that has one number an output."""
+    if name not in weights or any(len(readers[n]) != 1 for n in {name, weights.base(name)}):
+        return False
+    shape = weights.graph.constants[weights.base(name)].shape
+    return math.prod(shape) == tail[0] and shape[-len(tail) :] == tail

@@ -1,0 +1,165 @@
+"""Re-fit a layer through one matrix that rebuilds its dense inputs from those left: `x ≈ B x̂`, `W' = W B`.
+
+The same B serves every kernel position, so it needs statistics of single channels only: those of the dense model serve
+every amount (one-shot), and layers too wide to solve for whole are re-fitted this way too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lwcore.analysis.coupling import Coupling
+from lwcore.analysis.labels import Consumer
+from lwcore.analysis.statistics import Moments, rows, stride
+from lwcore.graph import Graph
+from lwcore.slimming.refit.linear import Home, bias_home
+from lwcore.slimming.refit.regression import RIDGES, Batch, fitted, solver
+from lwcore.slimming.refit.sweep import Pair, refused
+from lwcore.slimming.refit.walk import Chunks
+from lwcore.slimming.rewrite import Keep
+from lwcore.slimming.weights import Weights
+
+FLAT = 2048  # a flattened picture with more features than this is fitted channel by channel, not feature by feature
+_ONE_SHOT = RIDGES[1]
+_LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """A linear operator that lost inputs, read as vectors of its input channels.
+
+    Attributes:
+        consumer: which weight reads which channels.
+        kept: which of its C input channels are left, bool.
+        outputs: axis of the weight → which outputs are left, bool.
+        run: features that one channel fills in a flattened input (H × W), else 1.
+        home: where a shift of its result is written.
+    """
+
+    consumer: Consumer
+    kept: np.ndarray
+    outputs: dict[int, np.ndarray]
+    run: int
+    home: Home | None
+
+    def write(self, pair: Pair, rebuild: np.ndarray, left: np.ndarray) -> None:
+        """Put `W B` in the place of the weight, and what the means leave over into the bias.
+
+        Args:
+            rebuild: B, shape (C, K).
+            left: E[x − B x̂], shape (C,).
+        """
+        name, axis = self.consumer.constant, self.consumer.axis
+        weight = pair.full.read(name)
+        for other, mask in self.outputs.items():
+            weight = np.compress(mask, weight, axis=other)
+        full = np.moveaxis(weight, axis, -1)
+        if self.run > 1:  # a flattened picture: the same B at every position
+            full = np.swapaxes(full.reshape(*full.shape[:-1], len(self.kept), self.run), -1, -2)
+        new = full @ rebuild
+        if self.run > 1:
+            new = np.swapaxes(new, -1, -2).reshape(*new.shape[:-2], -1)
+        if not np.isfinite(new).all():
+            raise refused(pair.slim, self.consumer.node)
+        growth = pair.small.write(name, np.moveaxis(new, -1, axis))
+        if self.home is not None:
+            bias, shift = pair.small.read(self.home.name), full @ left
+            per_output = shift.reshape(len(shift), -1).sum(axis=1)  # over kernel positions
+            pair.small.rescale(self.home.name, bias + self.home.factor * per_output.reshape(bias.shape), growth)
+
+    def from_moments(self, pair: Pair, stats: Moments) -> None:
+        """Re-fit from the dense model's statistics alone."""
+        kept, centred = self.kept, self.home is not None
+        gram = stats.gram - np.outer(stats.mean, stats.mean) if centred else stats.gram
+        plain = np.eye(len(kept))[:, kept]
+        inner = gram[np.ix_(kept, kept)]
+        solve = solver(inner[None], _ONE_SHOT)
+        rebuild = plain + solve((gram[:, kept] - plain @ inner)[None])[0]
+        self.write(pair, rebuild, stats.mean - rebuild @ stats.mean[kept])
+
+
+def mixing(pair: Pair, consumer: Consumer, cuts: dict[tuple[str, int], np.ndarray], keep: Keep) -> Mixing:
+    """What there is to know of a consumer; `cuts` are the coupling's places with the class of each index."""
+    base = pair.full.base(consumer.constant)
+    outputs = {axis: keep[classes] for (name, axis), classes in cuts.items() if name == base and axis != consumer.axis}
+    run = run_length(pair.dense, consumer)
+    return Mixing(consumer, keep[consumer.ids][::run], outputs, run, _home(pair, consumer.node))
+
+
+def _home(pair: Pair, index: int) -> Home | None:
+    layer = next((found for found in pair.layers if found.index == index), None)
+    if layer is not None:
+        return bias_home(pair.small, pair.readers, layer)
+    own = pair.slim.nodes[index].input[2:3]  # a transposed convolution
+    return Home(own[0], 1.0) if own and own[0] in pair.small and len(pair.readers[own[0]]) == 1 else None
+
+
+class Rebuilt:
+    """A step of a sweep: rebuilds a layer's dense inputs from what it reads in the slim graph."""
+
+    def __init__(self, pair: Pair, found: Mixing) -> None:
+        self._pair, self._mixing = pair, found
+        self.result = pair.slim.nodes[found.consumer.node].output[0]
+        self.original: tuple[str, ...] = (found.consumer.tensor,)
+        self.now: tuple[str, ...] = (found.consumer.tensor,)
+
+    def refit(self, original: Sequence[Chunks], now: Sequence[Chunks]) -> None:
+        """Solve for B and write the layer's weight."""
+        found, dense = self._mixing, self._pair.dense
+        samples, axis = sum(map(len, now[0])), channel_axis(dense, found.consumer)
+        batches = []
+        for x, y in zip(now[0], original[0], strict=True):
+            whole = self._pair.trimmed(self.now[0], y, spare=axis)
+            targets, inputs = (channel_vectors(dense, found.consumer, values, samples)[None] for values in (whole, x))
+            batches.append(Batch(inputs, targets))
+        plain = np.eye(len(found.kept))[None, :, found.kept]
+        rebuild, left = fitted(batches, plain, found.home is not None)
+        found.write(self._pair, rebuild[0], left[0])
+
+
+def whole(graph: Graph, coupling: Coupling) -> list[Consumer]:
+    """Linear consumers whose weight is whole (one group) and read only once."""
+    weights, readers = Weights(graph), graph.consumers()
+    return [
+        c
+        for c in coupling.consumers
+        if c.groups == 1
+        and graph.nodes[c.node].op_type in _LINEAR
+        and c.constant in weights
+        and len(readers[weights.base(c.constant)]) == 1
+    ]
+
+
+def run_length(graph: Graph, consumer: Consumer) -> int:
+    """Features that one channel fills in a wide flattened input (H × W), else 1."""
+    features = len(consumer.ids)
+    if graph.nodes[consumer.node].op_type not in ("Gemm", "MatMul") or features <= FLAT:
+        return 1
+    changes = np.flatnonzero(np.diff(consumer.ids))
+    first = int(changes[0]) + 1 if changes.size else features
+    return first if features % first == 0 and not ((changes + 1) % first).any() else 1
+
+
+def channel_vectors(graph: Graph, consumer: Consumer, array: np.ndarray, samples: int) -> np.ndarray:
+    """The consumer's input as vectors of channels, shape (C, n); `samples` are spread over some thousand vectors."""
+    axis, run = channel_axis(graph, consumer), run_length(graph, consumer)
+    if run > 1:
+        array = array.reshape(len(array), -1, run)
+    return rows(array, axis, stride((1, *array.shape[1:]), axis, samples))
+
+
+def channel_axis(graph: Graph, consumer: Consumer) -> int:
+    """Axis of the consumer's input that holds the channels it sums over."""
+    node = graph.nodes[consumer.node]
+    if node.op_type != "MatMul":
+        return 1
+    rank = len(graph.shape(consumer.tensor))
+    return rank - 1 if node.input[0] == consumer.tensor else rank - 2
+
+
+def moments_key(graph: Graph, consumer: Consumer) -> str:
+    """Under which name the moments of a consumer's input are kept: one tensor may be read along several axes."""
+    return f"{consumer.tensor}@{channel_axis(graph, consumer)}"

@@ -1,0 +1,58 @@
+"""Run a graph piece by piece over calibration samples, holding only what the rest of it still reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lwcore.graph import Graph, reads
+from lwcore.runtime import session
+
+Chunks = list[np.ndarray]  # a tensor's values, a batch at a time
+
+
+class Walk:
+    """One run through a graph that stops wherever it is asked to.
+
+    A constant may be changed as long as the operators that read it have not run.
+    """
+
+    def __init__(self, graph: Graph, inputs: Chunks) -> None:
+        self._graph = graph
+        self._live = {graph.inputs[0]: inputs}
+        self._waiting = dict.fromkeys(range(len(graph.nodes)))
+        self._made_by = graph.producers()
+
+    def reach(self, names: Sequence[str], keep: Sequence[str] = ()) -> list[Chunks]:
+        """Values of some tensors; only the operators that they need are run.
+
+        Args:
+            keep: tensors that a later call asks for, though no operator that waits reads them.
+        """
+        part = self._needed(names)
+        for index in part:
+            del self._waiting[index]
+        nodes = self._graph.nodes
+        later = {name for index in self._waiting for name in reads(nodes[index])} | {*names, *keep}
+        made = [name for index in part for name in nodes[index].output if name in later]
+        if made:
+            here = {name for index in part for name in reads(nodes[index])}
+            fed = [name for name in self._live if name in here]
+            runner = session(self._graph.subgraph(part, fed, made))
+            chunks = zip(*(self._live[name] for name in fed), strict=True)
+            pieces = [runner.run(made, dict(zip(fed, chunk, strict=True))) for chunk in chunks]
+            self._live.update(zip(made, map(list, zip(*pieces, strict=True)), strict=True))
+        found = [self._live[name] for name in names]
+        self._live = {name: chunks for name, chunks in self._live.items() if name in later}
+        return found
+
+    def _needed(self, names: Sequence[str]) -> list[int]:
+        """Operators that wait and that these tensors depend on, in the order of the graph."""
+        found, stack = set[int](), list(names)
+        while stack:
+            index = self._made_by.get(stack.pop(), -1)
+            if index in self._waiting and index not in found:
+                found.add(index)
+                stack += reads(self._graph.nodes[index])
+        return sorted(found)

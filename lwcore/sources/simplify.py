@@ -1,0 +1,127 @@
+"""Replace what only says sizes by constants, so that a later cut has few numbers to rewrite, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from lwcore.graph import Graph, with_input
+from lwcore.sources.observe import Observed, differing
+
+
+def plain_expands(graph: Graph, observed: Mapping[str, Observed]) -> None:
+    """Let every Expand ask for 1, which means "as it is", along the axes that it does not widen.
+
+    Class tokens are expanded to [batch, 1, width]; without the width in its target, a cut has nothing to rewrite.
+    """
+    nodes: list[NodeProto] = []
+    for node in graph.nodes:
+        if node.op_type == "Expand" and node.input[1] not in graph.inputs:
+            widened = _widened(graph, node, observed)
+            nodes += [] if widened is None else _target(graph, node, widened)
+            if widened is not None:
+                node = with_input(node, 1, f"{node.name}.target")
+        nodes.append(node)
+    graph.nodes = nodes
+
+
+def _widened(graph: Graph, node: NodeProto, observed: Mapping[str, Observed]) -> list[int | None] | None:
+    """The least target that does the same: sizes, None where one follows the batch; None when there is none or it is
+    already written."""
+    data, target, result = node.input[0], node.input[1], node.output[0]
+    shapes = ((graph.shape(data),) * 2) if data in graph.constants else observed[data].shapes
+    if target in graph.constants:
+        asked = (graph.constants[target],) * 2
+    elif (values := observed[target].values) is not None:
+        asked = values
+    else:
+        return None
+    rank = len(observed[result].shapes[0])
+    before = [(1,) * (rank - len(shape)) + shape for shape in shapes]
+    sizes: list[int | None] = []
+    for axis in range(rank - len(asked[0]), rank):
+        place = axis - rank
+        one, two = (int(values[place]) for values in asked)
+        if all(made[axis] == had[axis] for made, had in zip(observed[result].shapes, before, strict=True)):
+            sizes.append(1)
+        else:
+            sizes.append(one if one == two else None)
+    plain = all(size is None or size == one for size, one in zip(sizes, asked[0], strict=True))
+    return None if plain else sizes
+
+
+def _target(graph: Graph, node: NodeProto, sizes: list[int | None]) -> list[NodeProto]:
+    """The operators that compute the target `NODE.target`: none where all of it is known."""
+    name = f"{node.name}.target"
+    if None not in sizes:
+        graph.set_constant(name, np.array(sizes, np.int64))
+        return []
+    made, parts = [], []
+    for axis, size in enumerate(sizes):
+        parts.append(part := graph.fresh(f"{name}.{axis}"))
+        if size is None:
+            graph.set_constant(f"{part}.index", np.array([axis], np.int64))
+            made.append(helper.make_node("Gather", [node.input[1], f"{part}.index"], [part], name=part, axis=0))
+            graph.shapes[part], graph.types[part] = (1,), TensorProto.INT64
+        else:
+            graph.set_constant(part, np.array([size], np.int64))
+    graph.shapes[name], graph.types[name] = (len(sizes),), TensorProto.INT64
+    return [*made, helper.make_node("Concat", parts, [name], name=name, axis=0)]
+
+
+def freeze_shape_arithmetic(graph: Graph, observed: Mapping[str, Observed]) -> bool:
+    """Replace computed shape tensors by constants: the batch becomes −1 (or stays out of it), the rest is fixed."""
+    changed = False
+    for index, node in enumerate(graph.nodes):
+        for position, name in enumerate(node.input):
+            if name in graph.constants or name not in observed or (values := observed[name].values) is None:
+                continue
+            fixed = _fixed_shape(node, position, values, observed)
+            if fixed is not None:
+                constant = graph.fresh(f"{node.name}.shape")
+                graph.set_constant(constant, fixed)
+                graph.nodes[index] = with_input(graph.nodes[index], position, constant)
+                changed = True
+    return changed
+
+
+def _fixed_shape(
+    node: NodeProto, position: int, values: tuple[np.ndarray, np.ndarray], observed: Mapping[str, Observed]
+) -> np.ndarray | None:
+    one, two = values
+    if np.array_equal(one, two):
+        return one
+    if node.op_type == "Reshape" and position == 1 and node.output[0] in observed:
+        shape, other = observed[node.output[0]].shapes  # sizes that the operator works out (−1, 0) are known here
+        if len(differing(shape, other)) == 1:
+            return np.array([-1 if a != b else a for a, b in zip(shape, other, strict=True)], dtype=np.int64)
+    return None
+
+
+def drop_zero_states(graph: Graph) -> None:
+    """Exporters feed recurrent layers zeros of a computed shape as first states: what they start from anyway."""
+    producers = graph.producers()
+    for index, node in enumerate(graph.nodes):
+        if node.op_type not in ("LSTM", "GRU", "RNN"):
+            continue
+        for position in (5, 6):
+            name = node.input[position] if position < len(node.input) else ""
+            if name and _is_zero(graph, producers, name):
+                graph.nodes[index] = node = with_input(node, position, "")
+
+
+def _is_zero(graph: Graph, producers: Mapping[str, int], name: str) -> bool:
+    """True for constants of zeros, and zeros brought to a computed shape or moved about."""
+    while name not in graph.constants:
+        if name not in producers:
+            return False
+        maker = graph.nodes[producers[name]]
+        if maker.op_type == "ConstantOfShape":
+            value = next((numpy_helper.to_array(a.t) for a in maker.attribute if a.name == "value"), np.zeros(1))
+            return not value.any()
+        if maker.op_type not in ("Expand", "Tile", "Reshape", "Slice", "Transpose", "Cast", "Identity", "Squeeze"):
+            return False
+        name = maker.input[0]
+    return not graph.constants[name].any()
