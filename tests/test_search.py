@@ -12,6 +12,7 @@ import threading
 import time
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -661,3 +662,11 @@ def test_a_goal_scales_every_number_it_limits(model):
     assert {limit.name for limit in goal.limits} <= goal.raw(world.trial(Recipe())).keys()
     assert goal.misses(world.trial(Recipe())) > 0
     assert goal.misses(Trial(recipe=Recipe(), error="no")) == math.inf
+
+
+def test_a_file_that_is_no_journal_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text("milk, eggs")
+    with pytest.raises(SearchError, match="expected a new file or the journal"):
+        Journal(notes)
+    assert notes.read_text() == "milk, eggs"

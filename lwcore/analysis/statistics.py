@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lwcore.errors import SampleError
+from lwcore.errors import SampleError, SlimError
 from lwcore.graph import Graph
 from lwcore.model import InputSpec
 from lwcore.runtime import BATCH, batches, run, session
@@ -93,6 +93,9 @@ def moments(
                 gram + (columns @ columns.T).astype(np.float64),
                 count + columns.shape[1],
             )
+    for name, (mean, gram, _) in sums.items():
+        if not (np.isfinite(mean).all() and np.isfinite(gram).all()):
+            raise SlimError(f"Expected finite values in {name!r} on the calibration samples, found others.")
     return {n: Moments(mean / count, gram / count, count) for n, (mean, gram, count) in sums.items()}
 
 

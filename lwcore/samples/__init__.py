@@ -44,6 +44,10 @@ class SampleSet:
             digest.update(np.ascontiguousarray(self.labels).data)
         return digest.hexdigest()
 
+    def key(self, model: Model) -> tuple[str, str, str]:
+        """What a model makes of these samples depends on: its bytes, its preprocessing, the samples."""
+        return model.fingerprint, repr(model.card.input), self.fingerprint
+
     def inputs(self, spec: InputSpec, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Samples `start:stop` as the model reads them: float32, (n, C, H, W) or (n, H, W, C) by `spec.layout`."""
         scaled: np.ndarray = self.pixels[start:stop].astype(np.float32) / 255.0

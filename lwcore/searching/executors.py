@@ -21,6 +21,7 @@ from typing import Any
 
 from lwcore.errors import JobError, SearchError
 from lwcore.settings import ROOT, SETTINGS
+from lwcore.store import digest
 
 CLUSTER = "LWCORE_CLUSTER"  # the environment variable that names a scheduler, tcp://host:port
 RETRIES = 3  # of work whose worker died
@@ -165,8 +166,9 @@ def _local(executor: LocalProcesses, ours: bool) -> Pool:
     folder = tempfile.TemporaryDirectory(prefix="lwcore-search-")
 
     def share(data: bytes) -> str:
-        path = Path(folder.name) / "problem"
-        path.write_bytes(data)
+        path = Path(folder.name) / digest(data)
+        if not path.exists():  # workers may be reading it already
+            path.write_bytes(data)
         return str(path)
 
     def close() -> None:

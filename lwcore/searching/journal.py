@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lwcore.errors import LwcoreError
+from lwcore.errors import LwcoreError, SearchError
 from lwcore.searching.space import Choice
 from lwcore.searching.trials import Trial
 from lwcore.slimming.budget.allocate import Sensitivity
@@ -21,6 +21,9 @@ from lwcore.store import digest
 
 if TYPE_CHECKING:
     from lwcore.store import Store
+
+
+_START = b'{"key": '  # of every line
 
 
 class Journal:
@@ -32,6 +35,7 @@ class Journal:
         self._sensitivities: dict[str, Sensitivity] = {}
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
+            _check_journal(path)
             _end_line(path)
             for entry in _entries(path):
                 self._read(entry)
@@ -90,6 +94,16 @@ def _entries(path: Path) -> Iterator[dict[str, Any]]:
             continue
         if isinstance(entry, dict) and isinstance(entry.get("key"), str):
             yield entry
+
+
+def _check_journal(path: Path) -> None:
+    """Refuse to write into a file that is something else; raises `SearchError`."""
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        start = file.read(len(_START))
+    if not _START.startswith(start):
+        raise SearchError(f"journal: expected a new file or the journal of an earlier search, found another: {path}.")
 
 
 def _end_line(path: Path) -> None:

@@ -20,6 +20,7 @@ Costs = Callable[[np.ndarray], np.ndarray]  # channels removed of each group, sh
 
 _BISECTIONS = 14  # halvings of the multiplier's exponent: the moves afterwards are finer than one more halving
 _REACH = 3  # stops by which a move may shift a lever
+_MOVES = 400  # single moves that are paired, of those that gain and of those that pay
 _PAIRS = 20_000  # moves tried, the most useful first
 _CHUNK = 2_000  # of them priced at once
 _FEW = 4_096  # combinations that are simply all tried
@@ -116,8 +117,11 @@ class Knapsack:
             for by in range(-_REACH, _REACH + 1)
             if by and 0 <= stop + by < len(self.harms[lever])
         ]
-        levers, to = np.array(moves).T
         gains = np.array([self.harms[lever][stops[lever]] - self.harms[lever][stop] for lever, stop in moves])
+        ranked = np.argsort(-gains, kind="stable")
+        few = np.concatenate([ranked[gains[ranked] > 0][:_MOVES], ranked[gains[ranked] <= 0][:_MOVES]])
+        moves, gains = [moves[i] for i in few], gains[few]
+        levers, to = np.array(moves).T
         shifts = np.array([self.removed[lever][stop] - self.removed[lever][stops[lever]] for lever, stop in moves])
         nothing = len(moves)  # the partner of a move made alone
         levers, gains = np.append(levers, -1), np.append(gains, 0.0)

@@ -97,11 +97,6 @@ def _trial(model: Model, samples: SampleSet, trials: int) -> _Trial:
         step = Channels(compensate="one-shot")
         checking = _spread(checking, np.arange(len(checking)), max(FEWEST, int(WORK / 2 / one)))
     inputs = list(feed(Graph.view(model), checking, model.card.input))
-    if not inputs:
-        raise SlimError(
-            f"Expected enough calibration samples for a batch of the size that the file fixes, found {len(checking)} "
-            "to judge by. Give more samples."
-        )
     return _Trial(model, step, fitting, inputs, _softmax(_logits(model.data, inputs)))
 
 

@@ -75,7 +75,7 @@ def keep_best(coupling: Coupling, counts: Mapping[str, int], evidence: Evidence,
 
 def gather_orders(model: Model, samples: SampleSet) -> Orders:
     """The order in which every group's channels go by "gram", remembered for the last few pairs."""
-    key = (model.fingerprint, samples.fingerprint)
+    key = samples.key(model)
     if key not in _ORDERS:
         dense, coupling, moments = Graph.of(model), couple(model), dict(gather_moments(model, samples))
         for stream in streams(model):
@@ -89,7 +89,7 @@ def keep_orders(model: Model, samples: SampleSet, known: Orders) -> None:
     """Remember orders that were worked out before, perhaps by another process; the last few pairs are kept."""
     while len(_ORDERS) >= 4:
         _ORDERS.pop(next(iter(_ORDERS)))
-    _ORDERS[model.fingerprint, samples.fingerprint] = known
+    _ORDERS[samples.key(model)] = known
 
 
-_ORDERS: dict[tuple[str, str], Orders] = {}
+_ORDERS: dict[tuple[str, str, str], Orders] = {}

@@ -106,12 +106,12 @@ def keep_moments(model: Model, samples: SampleSet, known: dict[str, Moments]) ->
     """Remember moments that were gathered before, perhaps by another process; the last few pairs are kept."""
     while len(_MOMENTS) >= 4:
         _MOMENTS.pop(next(iter(_MOMENTS)))
-    _MOMENTS[model.fingerprint, samples.fingerprint] = known
+    _MOMENTS[samples.key(model)] = known
 
 
 def gather_moments(model: Model, samples: SampleSet) -> dict[str, Moments]:
     """Moments of every consumer's input on the calibration samples, remembered for the last few pairs."""
-    key = (model.fingerprint, samples.fingerprint)
+    key = samples.key(model)
     if key not in _MOMENTS:
         graph = Graph.view(model)
         count = min(len(samples), CALIBRATION, max(FEWEST, WORK // max(cost(model).macs, 1)))
@@ -123,4 +123,4 @@ def gather_moments(model: Model, samples: SampleSet) -> dict[str, Moments]:
     return _MOMENTS[key]
 
 
-_MOMENTS: dict[tuple[str, str], dict[str, Moments]] = {}
+_MOMENTS: dict[tuple[str, str, str], dict[str, Moments]] = {}

@@ -11,12 +11,12 @@ from lwcore.samples import SampleSet
 from lwcore.slimming.refit.calibration import answers
 from lwcore.slimming.refit.walk import Chunks
 
-_ANSWERS: dict[tuple[str, str, int], np.ndarray] = {}
+_ANSWERS: dict[tuple[str, str, str, int], np.ndarray] = {}
 
 
 def gather_answers(model: Model, samples: SampleSet, held: Chunks) -> np.ndarray:
     """The original's answers on inputs held out of the samples, remembered for the last few."""
-    key = (model.fingerprint, samples.fingerprint, sum(map(len, held)))
+    key = (*samples.key(model), sum(map(len, held)))
     if key not in _ANSWERS:
         while len(_ANSWERS) >= 8:
             _ANSWERS.pop(next(iter(_ANSWERS)))
