@@ -1,6 +1,6 @@
 """Accuracy without training at fixed shares of the MACs, beside Torch-Pruning 1.6.1 on the same images.
 
-    python benchmarks/accuracy.py [--models resnet20 …] [--draws 3] [--keep 0.5 …] [--fresh] [--report] [--quick]
+    python benchmarks/accuracy.py [--models resnet20 …] [--draws 3] [--keep 0.5 …] [--arms ours …] [--fresh | --report]
 
 Every arm removes whole channels, is held to MACs *not above* the target (an amount found by bisection; the share that
 is really left is printed), may look at the same 512 unlabelled images and is judged on the same 2,000 test images.
@@ -30,17 +30,17 @@ PEERS = (PLAIN, RECALIBRATED)
 BOOK = ROOT / ".cache" / "accuracy.jsonl"
 
 
-def measure(name: str, draw: int, keeps: list[float], quick: bool, book: Book) -> None:
-    """All arms on one model and one draw."""
-    wanted = (*OURS, *PEERS) if draw == 0 else tuple(OURS)
+def measure(name: str, draw: int, keeps: list[float], arms: list[str], quick: bool, book: Book) -> None:
+    """The arms on one model and one draw; the peer's on the first draw only."""
+    wanted = [arm for arm in arms if arm in OURS or draw == 0]
     missing = [keep for keep in keeps if not book.has(name, draw, keep, wanted)]
     if not missing:
         return
     case = fashion(name, draw, quick)
     book.add(Outcome(model=name, draw=draw, keep=1.0, arm=DENSE, score=accuracy(case, case.model), share=1.0))
     for keep in missing:
-        found = [ours(case, arm, keep, accuracy) for arm in OURS]
-        if draw == 0:
+        found = [ours(case, arm, keep, accuracy) for arm in wanted if arm in OURS]
+        if not set(PEERS).isdisjoint(wanted):
             from arms.peer import torch_pruning  # torch is imported only for what needs it
 
             found += torch_pruning(case, keep)
@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=every, default=every)
     parser.add_argument("--draws", type=int, default=3, help="calibration draws; the table shows mean and deviation")
     parser.add_argument("--keep", nargs="+", type=float, default=list(KEEPS), help="shares of the MACs to keep")
+    parser.add_argument("--arms", nargs="+", choices=(*OURS, *PEERS), default=[*OURS, *PEERS])
     parser.add_argument("--fresh", action="store_true", help="forget what earlier runs wrote down")
     parser.add_argument("--report", action="store_true", help="only print the tables of what is written down")
     parser.add_argument("--quick", action="store_true", help="500 test and 128 calibration images: does it run at all?")
@@ -64,11 +65,11 @@ def main() -> None:
     book = Book(BOOK.with_suffix(".quick.jsonl") if args.quick else BOOK, args.fresh)
     for draw in range(0 if args.report else args.draws):
         for name in (name for name in args.models if name in NETWORKS):
-            measure(name, draw, args.keep, args.quick, book)
+            measure(name, draw, args.keep, args.arms, args.quick, book)
     for name in (name for name in args.models if name in natural.MODELS and not args.report):
         for line in natural.measure(name, book):
             print(line, file=sys.stderr, flush=True)
-    report(book, book.models([name for name in args.models if name in NETWORKS]), args.keep, (*OURS, *PEERS))
+    report(book, book.models([name for name in args.models if name in NETWORKS]), args.keep, args.arms)
     natural.report(book, book.models([name for name in args.models if name in natural.MODELS]))
 
 
