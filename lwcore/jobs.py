@@ -19,11 +19,12 @@ from typing import Any
 
 from lwcore.errors import JobError, LwcoreError
 from lwcore.jobtable import JobStatus, Run, State, Ticket, cause_of_death, too_much_memory
+from lwcore.kept import versions
 from lwcore.parents import WarmParent
 from lwcore.sandbox import Limits
 from lwcore.settings import SETTINGS, Settings
 from lwcore.store import Store, digest
-from lwcore.tasks import TASKS, Task, versions
+from lwcore.tasks import TASKS, Task
 from lwcore.worker import RESULT_BYTES
 
 __all__ = ["JobStatus", "Jobs"]

@@ -18,6 +18,7 @@ from typing import Any, cast
 from lwcore.analysis.cost import cost
 from lwcore.errors import SearchError
 from lwcore.evaluation import Reference, reference
+from lwcore.kept import versions
 from lwcore.model import Model
 from lwcore.progress import Progress, silent
 from lwcore.recipe import Recipe, Variant
@@ -224,8 +225,6 @@ class _Search:
         self._asked.append(_Asked(choice=choice, key=key, future=future, known=known))
 
     def _key(self, recipe: Recipe) -> str:
-        from lwcore.tasks import versions
-
         parts = (self.problem.key, recipe.dumps(), str(self.goal.target.timed), versions())
         return digest(*(part.encode() for part in parts))
 

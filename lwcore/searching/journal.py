@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lwcore.errors import LwcoreError, SearchError
+from lwcore.kept import versions
 from lwcore.searching.space import Choice
 from lwcore.searching.trials import Trial
 from lwcore.slimming.budget.allocate import Sensitivity
@@ -117,8 +118,6 @@ def _end_line(path: Path) -> None:
 
 def place(store: Store, arguments: Mapping[str, Any]) -> Path:
     """Where the task `search` writes its journal; seconds do not count, so that more go on from what fewer found."""
-    from lwcore.tasks import versions
-
     named = {name: arguments.get(name) for name in ("model", "samples", "target", "calibration")}
     named["seed"] = arguments.get("seed", 0)
     key = digest(b"search", json.dumps(named, sort_keys=True).encode(), versions().encode())

@@ -20,7 +20,7 @@ LEAST_SECONDS = 5.0
 
 def run(store: Store, progress: Progress, arguments: Mapping[str, Any], seconds: Any) -> dict[str, Any]:
     """Search with the arguments of the task; raises `LwcoreError` for everything a person can cause."""
-    from lwcore.tasks import find_calibration, find_model, find_samples, keep_sensitivity, kept_sensitivity
+    from lwcore.kept import find_calibration, find_model, find_samples, keep_sensitivity, kept_sensitivity
 
     most = SETTINGS.job_seconds / 2  # the end takes its time, too, and the server ends a job that is late
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not LEAST_SECONDS <= seconds <= most:
