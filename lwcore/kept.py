@@ -35,7 +35,7 @@ def versions() -> str:
     for path in sorted(p for p in ASSETS.rglob("*") if p.is_file()):
         info = path.stat()
         total.update(f"{path.name}:{info.st_size}:{info.st_mtime_ns}".encode())
-    for package in ("numpy", "onnx", "onnxruntime", "torch", "torchvision", "torchinfo", "pillow"):
+    for package in ("numpy", "scipy", "onnx", "onnxruntime", "torch", "torchvision", "torchinfo", "pillow"):
         try:
             total.update(f"{package}={version(package)}".encode())
         except PackageNotFoundError:

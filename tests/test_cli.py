@@ -203,18 +203,19 @@ def test_bad_input_is_one_sentence_and_exit_code_2(capsys, arguments, tmp_path, 
 def test_a_bad_recipe_is_one_sentence(capsys, tmp_path, content):
     path = tmp_path / "recipe.json"
     path.write_bytes(content.encode("latin-1"))
-    refused(capsys, "slim", MODEL, "--recipe", str(path), "--out", str(tmp_path / "x.onnx"))
+    assert refused(capsys, "slim", MODEL, "--recipe", str(path), "--out", str(tmp_path / "x.onnx"))
+    assert not (tmp_path / "x.onnx").exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", b"PK\x03\x04zip", b"\x80\x04pickle"])
 def test_a_file_that_is_no_model_is_one_sentence(capsys, tmp_path, content):
     path = tmp_path / "bad.onnx"
     path.write_bytes(content)
-    refused(capsys, "groups", str(path))
+    assert refused(capsys, "groups", str(path))
 
 
 def test_a_folder_is_no_model(capsys, tmp_path):
-    refused(capsys, "groups", str(tmp_path))
+    assert refused(capsys, "groups", str(tmp_path))
 
 
 def test_a_recipe_and_options_together_are_refused(capsys, tmp_path):

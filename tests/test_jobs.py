@@ -166,7 +166,7 @@ def test_nothing_is_orphaned_when_the_server_is_killed(tmp_path):
     server = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     parent, child, grandchild = (int(pid) for pid in server.stdout.readline().split())
     os.kill(server.pid, signal.SIGKILL)
-    server.wait()
+    assert server.wait() == -signal.SIGKILL
     until(lambda: not any(alive(pid) for pid in (parent, child, grandchild)))
 
 
