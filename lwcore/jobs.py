@@ -91,6 +91,7 @@ class Jobs:
         with self._changed:
             run = self._by_key.get(key)
             if run is None:
+                known = known or self.store.get_result(key)  # a run that ended since the first look is in there by now
                 run = self._new_run(key, entry, json.loads(text), known)
             job_id = next((t for t in run.tickets if not run.finished and self._tickets[t].owner == owner), None)
             if job_id is None:
