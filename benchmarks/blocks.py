@@ -15,6 +15,7 @@ os.environ.setdefault("SLIMLAB_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import lwcore
+from lwcore.answers import feed
 from lwcore.runtime import run, session
 from lwcore.timing import take_turns
 
@@ -43,7 +44,7 @@ def main() -> None:
 def measure(name: str, amount: float) -> dict[str, tuple[float, float]]:
     """Arm → (share of the MACs, share of the time)."""
     model = lwcore.load(name)
-    batch = lwcore.load_samples("fashion-test", model).inputs(model.card.input, 0, BATCH)
+    batch = feed(model, lwcore.load_samples("fashion-test", model), 0, BATCH)
     slims = {}
     for arm, align in (("single", 1), ("blocks", 8)):
         step = lwcore.Channels(amount=amount, align=align, criterion="l2", compensate="none")

@@ -25,7 +25,7 @@ from onnx import numpy_helper
 
 import lwcore
 from lwcore import runtime
-from lwcore.answers import logits
+from lwcore.answers import feed, logits
 from lwcore.model import Model
 from lwcore.recipe import Precision
 from lwcore.samples import SampleSet
@@ -96,9 +96,8 @@ TOOLS: dict[str, Callable[[Model, SampleSet], bytes]] = {"slimlab": slimlab, "on
 
 
 def _feeds(model: Model, samples: SampleSet) -> Iterator[dict[str, np.ndarray]]:
-    name = runtime.session(model.data).get_inputs()[0].name
     for index in range(len(samples)):
-        yield {name: samples.inputs(model.card.input, index, index + 1)}
+        yield feed(model, samples, index, index + 1)
 
 
 def measured(name: str, tool: str, calibration: int, count: int) -> Row:
@@ -111,7 +110,7 @@ def measured(name: str, tool: str, calibration: int, count: int) -> Row:
     runners = [runtime.session(part, threads=1) for part in (model.data, data)]
     before, after = (logits(runner, model, test) for runner in runners)
     labels = test.labels if name.startswith("fashion") else before.argmax(axis=1)
-    picture = test.inputs(model.card.input, 0, 1)
+    picture = feed(model, test, 0, 1)
     turns = take_turns([lambda r=runner: runtime.run(r, picture) for runner in runners], SECONDS)  # type: ignore[misc]
     return Row(
         model=name,

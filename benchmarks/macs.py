@@ -87,7 +87,7 @@ def error(found: float, published: float, rounding: float) -> float:
 
 def measure(name: str) -> dict[str, tuple[float, float]]:
     """(GMACs, parameters) by every tool; not-a-number where one fails."""
-    model = zoo.load_torchvision(name, pretrained=False)
+    model = zoo.load(name, pretrained=False)
     total = cost(model)
     results = {"SlimLab": (total.macs / 1e9, float(total.params))}
     for tool, count in TOOLS.items():

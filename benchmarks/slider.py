@@ -33,6 +33,7 @@ sys.path.insert(0, str(ROOT))
 
 import lwcore  # noqa: E402  (the path above comes first)
 from lwcore import runtime, units  # noqa: E402
+from lwcore.answers import feed  # noqa: E402
 from lwcore.settings import SETTINGS  # noqa: E402
 from lwcore.slimming.refit.compensate import CALIBRATION  # noqa: E402
 from lwcore.store import Store  # noqa: E402
@@ -106,7 +107,7 @@ def bare(model: lwcore.Model, recipe: lwcore.Recipe) -> float:
 
 def _pass(model: lwcore.Model, samples: lwcore.SampleSet, size: int) -> float:
     runner = runtime.session(model.data)
-    inputs = [samples.inputs(model.card.input, *span) for span in runtime.batches(len(samples), size)]
+    inputs = [feed(model, samples, *span) for span in runtime.batches(len(samples), size)]
     start = time.perf_counter()
     for batch in inputs:
         runtime.run(runner, batch)

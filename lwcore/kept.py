@@ -58,7 +58,7 @@ def find_samples(store: Store, ref: str, model: Model) -> SampleSet:
         return store.samples(ref)
     from lwcore.samples.builtin import load_set
 
-    return load_set(ref, model.card)
+    return load_set(ref, model)
 
 
 def find_calibration(store: Store, model: Model, ref: str | None, samples: SampleSet) -> SampleSet:

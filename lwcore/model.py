@@ -9,14 +9,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import onnx
 
 from lwcore.errors import ModelError
 
 Layout = Literal["NCHW", "NHWC"]
+ClipLayout = Literal["NCTHW", "NTHWC"]
 Color = Literal["rgb", "gray"]
+LONGEST = 8192  # tokens or frames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,36 @@ class InputSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClipSpec(InputSpec):
+    """How a clip becomes the model's input: `frames` of it, evenly spread, each as `InputSpec` says of a picture."""
+
+    size: tuple[int, int] = (112, 112)
+    layout: ClipLayout = "NCTHW"  # type: ignore[assignment]
+    frames: int = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSpec:
+    """How a text becomes the model's input: token ids, cut off or filled up to `length`."""
+
+    length: int = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class FreeSpec:
+    """Inputs of any kind, as the file declares them; samples are arrays of just these shapes."""
+
+
+Spec = InputSpec | TextSpec | FreeSpec
+SPECS: Mapping[str, type[Spec]] = {
+    "image-classification": InputSpec,
+    "text-classification": TextSpec,
+    "video-classification": ClipSpec,
+    "generic": FreeSpec,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Card:
     """What is known about a model beside its graph; every field has a default because uploads know little."""
 
@@ -49,7 +81,7 @@ class Card:
     family: str = ""
     task: str = "image-classification"
     description: str = ""
-    input: InputSpec = field(default_factory=InputSpec)
+    input: Spec = field(default_factory=InputSpec)
     classes: tuple[str, ...] = ()
     data: str = ""
     licence: str = ""
@@ -58,6 +90,14 @@ class Card:
     random_weights: bool = False
     sample_sets: tuple[str, ...] = ()
     calibration: str | None = None
+    training: str | None = None
+
+    @property
+    def pictures(self) -> InputSpec:
+        """How pictures (or a clip's frames) become the input; raises `ModelError` for a model that takes none."""
+        if not isinstance(self.input, InputSpec):
+            raise ModelError(f"Expected a model that reads pictures, found one for {self.task}.")
+        return self.input
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for a file; `from_json` reads it back."""
@@ -78,12 +118,19 @@ class Card:
                 raise ModelError(f"card.{key}: expected a list of names, found {values[key]!r}.")
             if key in values:
                 values[key] = tuple(str(item) for item in values[key])
-        return dataclasses.replace(base, **values, input=_input_from_json(data.get("input") or {}, base.input))
+        task = values.get("task", base.task)
+        if task not in SPECS:
+            raise ModelError(f"card.task: expected {', '.join(SPECS)}; found {task!r}.")
+        given = base.input if task == base.task else SPECS[task]()
+        return dataclasses.replace(base, **values, input=_input_from_json(data.get("input") or {}, given))
 
 
-def _input_from_json(data: Mapping[str, Any], base: InputSpec) -> InputSpec:
-    values = {f.name: data[f.name] for f in dataclasses.fields(InputSpec) if f.name in data}
+def _input_from_json(data: Mapping[str, Any], base: Spec) -> Spec:
+    values = {f.name: data[f.name] for f in dataclasses.fields(base) if f.name in data}
     try:
+        for key in ("frames", "length"):
+            if key in values:
+                values[key] = int(values[key])
         if "size" in values:
             height, width = values["size"]
             values["size"] = (int(height), int(width))
@@ -93,12 +140,14 @@ def _input_from_json(data: Mapping[str, Any], base: InputSpec) -> InputSpec:
         spec = dataclasses.replace(base, **values)
     except (TypeError, ValueError) as error:
         raise ModelError(f"card.input: expected size [height, width] and numbers for mean and std; {error}.") from None
-    return _checked(spec)
+    if not 1 <= getattr(spec, "length", 1) <= LONGEST or not 1 <= getattr(spec, "frames", 1) <= LONGEST:
+        raise ModelError(f"card.input: expected a length and a number of frames from 1 to {LONGEST}.")
+    return _checked(spec) if isinstance(spec, InputSpec) else spec
 
 
 def _checked(spec: InputSpec) -> InputSpec:
     for name, choices in (
-        ("layout", ("NCHW", "NHWC")),
+        ("layout", get_args(ClipLayout if isinstance(spec, ClipSpec) else Layout)),
         ("color", ("rgb", "gray")),
         ("interpolation", ("bilinear", "bicubic")),
     ):
@@ -120,12 +169,17 @@ def _checked(spec: InputSpec) -> InputSpec:
 class Model:
     """An ONNX graph as bytes (exactly what a person downloads) with its card; never changed, only replaced.
 
-    `lwcore.load` makes one; `notes` says in plain words what was done to the file while reading it.
+    `lwcore.load` makes one.
+
+    Attributes:
+        notes: in plain words, what was done to the file while reading it.
+        files: what must travel with the ONNX file to use it, by file name: a tokenizer.
     """
 
     data: bytes
     card: Card = field(default_factory=Card)
     notes: tuple[str, ...] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +13,7 @@ from lwcore.settings import SETTINGS
 if TYPE_CHECKING:
     import onnxruntime
 
+Feed = dict[str, np.ndarray]  # a batch: the name of an input → its values, samples along the first axis
 BATCH = 64  # large enough to amortise a call, small enough that activations stay in the cache of a small machine
 
 
@@ -61,13 +62,19 @@ def session(
 
 
 def run(
-    runner: onnxruntime.InferenceSession, array: np.ndarray, outputs: Sequence[str] | None = None
+    runner: onnxruntime.InferenceSession, feed: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None
 ) -> list[np.ndarray]:
-    """Run one batch through the only input; raises `ModelError` when the run fails."""
+    """Run one batch; raises `ModelError` when the run fails."""
     try:
-        return list(runner.run(list(outputs) if outputs else None, {runner.get_inputs()[0].name: array}))
+        return list(runner.run(list(outputs) if outputs else None, dict(feed)))
     except Exception as error:
-        raise ModelError(f"The model could not be run on input of shape {array.shape}: {_first_line(error)}") from None
+        shapes = ", ".join(str(array.shape) for array in feed.values())
+        raise ModelError(f"The model could not be run on input of shape {shapes}: {_first_line(error)}") from None
+
+
+def count(feed: Mapping[str, np.ndarray]) -> int:
+    """How many samples a batch holds."""
+    return len(next(iter(feed.values())))
 
 
 def batch_size(runner: onnxruntime.InferenceSession, wanted: int = BATCH) -> int:

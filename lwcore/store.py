@@ -59,10 +59,13 @@ class Store:
     # -- models --------------------------------------------------------------------------------------------------
 
     def put_model(self, model: Model) -> str:
-        """Keep a model; the key covers bytes, card and notes, so the same bytes with another card are another model."""
-        head = json.dumps({"card": model.card.to_json(), "notes": model.notes}, sort_keys=True).encode()
-        key = digest(model.data, head)
-        self._write("models", key, head + b"\n" + model.data)
+        """Keep a model; the key covers card, notes and files, so the same bytes with another card are another."""
+        sizes = {name: len(data) for name, data in sorted(model.files.items())}
+        about = {"card": model.card.to_json(), "notes": model.notes, "files": sizes}
+        head = json.dumps(about, sort_keys=True).encode()
+        beside = b"".join(model.files[name] for name in sizes)
+        key = digest(model.data, head, beside)
+        self._write("models", key, head + b"\n" + beside + model.data)
         return key
 
     def model(self, key: str) -> Model:
@@ -75,7 +78,11 @@ class Store:
             )
         head, _, data = body.partition(b"\n")
         fields = json.loads(head)
-        return Model(data=data, card=Card.from_json(fields["card"]), notes=tuple(fields["notes"]))
+        files, start = {}, 0
+        for name, size in fields["files"].items():
+            files[name] = data[start : start + size]
+            start += size
+        return Model(data=data[start:], card=Card.from_json(fields["card"]), notes=tuple(fields["notes"]), files=files)
 
     def has_model(self, key: str) -> bool:
         """Whether a model of that fingerprint is stored."""
@@ -84,10 +91,11 @@ class Store:
     # -- samples -------------------------------------------------------------------------------------------------
 
     def put_samples(self, samples: SampleSet) -> str:
-        """Keep a sample set; the key covers pixels, labels and all names."""
+        """Keep a sample set; the key covers arrays, labels and all names."""
         about = json.dumps({"name": samples.name, "names": samples.names, "notes": samples.notes}, sort_keys=True)
         key = digest(samples.fingerprint.encode(), about.encode())
-        arrays = {"pixels": samples.pixels, "about": np.frombuffer(about.encode(), np.uint8)}
+        arrays = {f"array.{name}": array for name, array in samples.arrays.items()}
+        arrays["about"] = np.frombuffer(about.encode(), np.uint8)
         if samples.labels is not None:
             arrays["labels"] = samples.labels
         self.put_arrays(key, arrays, folder="samples")
@@ -104,7 +112,7 @@ class Store:
         about = json.loads(arrays["about"].tobytes())
         return SampleSet(
             name=about["name"],
-            pixels=arrays["pixels"],
+            arrays={n.removeprefix("array."): a for n, a in arrays.items() if n.startswith("array.")},
             labels=arrays.get("labels"),
             names=tuple(about["names"]),
             notes=tuple(about["notes"]),

@@ -44,7 +44,7 @@ def noise(model: Model, count: int = 4, seed: int = 0) -> SampleSet:
     """Random pictures that fit a model."""
     spec = model.card.input
     pixels = np.random.default_rng(seed).integers(0, 256, (count, *spec.size, spec.channels), dtype=np.uint8)
-    return SampleSet(name="noise", pixels=pixels)
+    return SampleSet(name="noise", arrays={"pixels": pixels})
 
 
 def masked(graph: Graph, coupling: Coupling, keep: Keep) -> Graph:

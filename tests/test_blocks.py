@@ -10,6 +10,7 @@ from onnx import helper
 
 import lwcore
 from lwcore import Blocks, Channels, Recipe
+from lwcore.answers import feed
 from lwcore.errors import SlimError
 from lwcore.graph import Graph
 from lwcore.model import Model
@@ -37,7 +38,7 @@ def order(net: Model, calibration: SampleSet) -> tuple[str, ...]:
 
 
 def _logits(model: Model, samples: SampleSet) -> np.ndarray:
-    return run(session(model.data), samples.inputs(model.card.input))[0]
+    return run(session(model.data), feed(model, samples))[0]
 
 
 def _residual(*extra: object, add: tuple[str, str] = ("s", "b2"), last: str = "t") -> Model:

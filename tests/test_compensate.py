@@ -9,6 +9,7 @@ from onnx import helper
 import lwcore
 from lwcore import Channels, Recipe
 from lwcore.analysis.coupling import couple
+from lwcore.answers import feed
 from lwcore.graph import Graph
 from lwcore.model import Model
 from lwcore.runtime import run, session
@@ -109,7 +110,7 @@ def test_a_stream_in_another_basis_computes_the_same(name: str) -> None:
     for stream in streams(model):
         stream.change(graph, moments, *directions(stream, graph, moments))
         stream.change(graph, moments, *spread(stream, np.ones(couple(model).units, dtype=bool)))
-    inputs = [samples.inputs(model.card.input)]
+    inputs = [feed(model, samples)]
     truth = answers(Graph.view(model), inputs)
     assert np.abs(answers(graph, inputs) - truth).max() < 1e-4 * np.abs(truth).max()
 
@@ -128,7 +129,7 @@ def test_compensation_never_lowers_agreement_on_unseen_samples(name: str, how: s
     def agreement(compensate: str) -> float:
         step = Channels(amount=0.3, compensate=compensate)  # type: ignore[arg-type]
         slim = lwcore.apply(model, Recipe(steps=(step,)), calibration).model
-        inputs = [test.inputs(model.card.input)]
+        inputs = [feed(model, test)]
         a, b = (answers(Graph.view(m), inputs).argmax(axis=1) for m in (slim, model))
         return float((a == b).mean())
 
@@ -222,4 +223,4 @@ def test_a_handful_of_samples_is_enough_to_run() -> None:
     model = lwcore.load("fashion-squeezenet")
     few: SampleSet = noise(model, count=3)
     slim = lwcore.apply(model, Recipe(steps=(Channels(amount=0.3),)), few).model
-    assert np.isfinite(run(session(slim.data), few.inputs(model.card.input))[0]).all()
+    assert np.isfinite(run(session(slim.data), feed(model, few))[0]).all()

@@ -9,6 +9,7 @@ import pytest
 
 import lwcore
 from lwcore.analysis.coupling import couple
+from lwcore.answers import example
 from lwcore.graph import Graph
 from lwcore.model import Model
 from lwcore.runtime import run, session
@@ -32,9 +33,7 @@ def _halved(model: Model, share: float, seed: int) -> tuple[Model, Model]:
 
 
 def _outputs(model: Model) -> np.ndarray:
-    graph = Graph.view(model)
-    shape = graph.shape(graph.inputs[0])
-    return run(session(model.data), np.random.default_rng(1).standard_normal(shape).astype(np.float32))[0]
+    return run(session(model.data), example(Graph.view(model), seed=1))[0]
 
 
 def _assert_cut_equals_mask(model: Model) -> None:

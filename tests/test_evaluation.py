@@ -12,16 +12,17 @@ import pytest
 
 import lwcore
 from lwcore import runtime
+from lwcore.answers import feed
 from lwcore.errors import EvaluationError
 from lwcore.evaluation import Evaluation, Reference, evaluate, reference
 from lwcore.evaluation.accuracy import answers, confidences
 from lwcore.evaluation.statistics import mcnemar, paired_difference, wilson
 from lwcore.timing import take_turns
-from tests.tiny import CLASSES, SPEC, tiny_model, tiny_samples
+from tests.tiny import CLASSES, tiny_model, tiny_samples
 
 
 def direct_answers(model, samples):
-    output = runtime.run(runtime.session(model.data, 1), samples.inputs(SPEC))[0]
+    output = runtime.run(runtime.session(model.data, 1), feed(model, samples))[0]
     return output.argmax(axis=1)
 
 

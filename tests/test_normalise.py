@@ -46,7 +46,7 @@ def test_a_batch_that_moves_from_the_first_axis_stays_free() -> None:
     ]
     proto = _proto(nodes, _weights(w=(5, 3)), ["n", 4, 5])
     data, _ = normalise(proto)
-    sample = np.random.default_rng(1).standard_normal((3, 4, 5)).astype(np.float32)
+    sample = {"x": np.random.default_rng(1).standard_normal((3, 4, 5)).astype(np.float32)}
     np.testing.assert_allclose(run(session(data), sample)[0], run(session(proto.SerializeToString()), sample)[0])
     assert Graph(onnx.load_model_from_string(data)).free["t"] == (1,)
 
@@ -62,7 +62,7 @@ def test_batch_norms_of_old_exporters_can_be_cut() -> None:
     recipe = Recipe(steps=(Channels(amount=0.5, criterion="l2", compensate="none"),))
     slim = lwcore.apply(model, recipe).model
     assert Graph.view(slim).shape("q") == (1, 8, 6, 6)
-    result = run(session(slim.data, optimise=False), np.ones((1, 3, 6, 6), np.float32))[0]
+    result = run(session(slim.data, optimise=False), {"x": np.ones((1, 3, 6, 6), np.float32)})[0]
     assert result.shape == (1, 4, 6, 6)
 
 
@@ -79,7 +79,7 @@ def test_shape_arithmetic_that_follows_the_batch_becomes_a_constant() -> None:
     proto = onnx.load_model_from_string(data)
     assert [n.op_type for n in proto.graph.node] == ["Reshape"]
     assert any("batch size" in note for note in notes)
-    assert run(session(data), np.zeros((5, 3, 4), np.float32))[0].shape == (5, 12)
+    assert run(session(data), {"x": np.zeros((5, 3, 4), np.float32)})[0].shape == (5, 12)
 
 
 def test_weights_in_constant_nodes_become_initializers_and_shapes_are_written() -> None:
@@ -101,7 +101,7 @@ def test_a_budget_on_a_model_without_groups_is_refused_in_a_sentence() -> None:
         data=normalise(_proto([helper.make_node("Conv", ["x", "a"], ["y"])], _weights(a=(4, 3, 1, 1)), [1, 3, 5, 5]))[0]
     )
     spec = lwcore.InputSpec(size=(5, 5))
-    samples = lwcore.SampleSet(name="s", pixels=np.zeros((4, 5, 5, spec.channels), np.uint8))
+    samples = lwcore.SampleSet(name="s", arrays={"pixels": np.zeros((4, 5, 5, spec.channels), np.uint8)})
     with pytest.raises(lwcore.LwcoreError, match="found none"):
         lwcore.apply(model, Recipe(steps=(Channels(budget=lwcore.Budget(keep=0.5)),)), samples)
 

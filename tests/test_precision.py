@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import lwcore
-from lwcore.answers import logits
+from lwcore.answers import feed, logits
 from lwcore.errors import SlimError
 from lwcore.graph import Graph
 from lwcore.recipe import Channels, Precision, Recipe
@@ -50,7 +50,7 @@ def _remembered_speeds(monkeypatch):
 def noise_pictures(count):
     """Random pictures that fit the built-in Fashion-MNIST models."""
     pixels = np.random.default_rng(0).integers(0, 256, (count, 28, 28, 1), dtype=np.uint8)
-    return SampleSet(name="noise", pixels=pixels)
+    return SampleSet(name="noise", arrays={"pixels": pixels})
 
 
 def outputs(model, samples):
@@ -214,8 +214,8 @@ def test_speeds_are_measured_once_and_remembered(tmp_path, monkeypatch):
 def test_ranges_hold_every_value_and_shrink_where_asked():
     model, samples = tiny_model(), tiny_samples()
     widest = ranges.activation_ranges(model, samples, "minmax")
-    feed = samples.inputs(model.card.input)
-    assert widest["x"] == (feed.min(), feed.max())
+    values = feed(model, samples)["x"]
+    assert widest["x"] == (values.min(), values.max())
     for method in ("percentile", "entropy"):
         for name, (low, high) in ranges.activation_ranges(model, samples, method).items():
             assert widest[name][0] - 1e-6 <= low <= high <= widest[name][1] + 1e-6

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import lwcore
 from lwcore import Budget, Channels, Connections, Precision, Recipe
 from lwcore.analysis.coupling import couple
+from lwcore.answers import feed
 from lwcore.errors import SlimError
 from lwcore.model import Model
 from lwcore.runtime import run, session
@@ -43,7 +44,7 @@ def _recipe(**options: object) -> Recipe:
 
 
 def _logits(model: Model, samples: SampleSet) -> np.ndarray:
-    return run(session(model.data), samples.inputs(model.card.input))[0]
+    return run(session(model.data), feed(model, samples))[0]
 
 
 @pytest.mark.parametrize("name", list(lwcore.gallery()))

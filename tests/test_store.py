@@ -38,7 +38,7 @@ def test_the_same_bytes_with_another_card_are_another_model(store):
 @pytest.mark.parametrize("labels", [None, np.array([1, 0, 2])])
 def test_samples_come_back_equal(store, labels):
     pixels = np.arange(3 * 4 * 4, dtype=np.uint8).reshape(3, 4, 4, 1)
-    samples = SampleSet(name="s", pixels=pixels, labels=labels, names=("a", "b", "ü"), notes=("n",))
+    samples = SampleSet(name="s", arrays={"pixels": pixels}, labels=labels, names=("a", "b", "ü"), notes=("n",))
     back = store.samples(store.put_samples(samples))
     assert back.fingerprint == samples.fingerprint
     assert (back.name, back.names, back.notes) == (samples.name, samples.names, samples.notes)

@@ -64,7 +64,7 @@ def test_a_good_file_becomes_a_model_that_runs_with_a_guessed_card():
     assert model.card.name == "net"
     assert (model.card.input.size, model.card.input.layout, model.card.input.color) == ((8, 8), "NCHW", "rgb")
     assert any("4 classes" in note for note in model.notes)
-    assert run(session(model.data), np.ones((2, 3, 8, 8), np.float32))[0].shape == (2, 4)
+    assert run(session(model.data), {"x": np.ones((2, 3, 8, 8), np.float32)})[0].shape == (2, 4)
 
 
 def test_guesses_follow_the_shape():

@@ -59,7 +59,7 @@ def tiny_samples(count: int = 60, labelled: bool = True, seed: int = 1) -> Sampl
     labels = rng.integers(0, 3, count) if labelled else None
     return SampleSet(
         name="noise",
-        pixels=rng.integers(0, 256, (count, 8, 8, 1), dtype=np.uint8),
+        arrays={"pixels": rng.integers(0, 256, (count, 8, 8, 1), dtype=np.uint8)},
         labels=labels,
         names=tuple(f"picture {i}" for i in range(count)),
     )

@@ -12,6 +12,7 @@ import numpy as np
 
 import lwcore
 from arms.outcomes import Outcome
+from lwcore.answers import feed
 from lwcore.recipe import MOST
 from lwcore.slimming.budget.allocate import Sensitivity
 from lwcore.slimming.budget.sensitivity import measure_sensitivity
@@ -61,8 +62,8 @@ class Case:
         """The samples in batches of torch tensors, as the model reads them."""
         import torch  # only the peer needs it
 
-        spec = self.model.card.input
-        return [torch.from_numpy(samples.inputs(spec, i, i + BATCH)) for i in range(0, len(samples), BATCH)]
+        batches = (feed(self.model, samples, i, i + BATCH) for i in range(0, len(samples), BATCH))
+        return [torch.from_numpy(array) for batch in batches for array in batch.values()]
 
 
 def fashion(name: str, draw: int, quick: bool) -> Case:
@@ -78,7 +79,7 @@ def drawn(samples: lwcore.SampleSet, draw: int, count: int) -> lwcore.SampleSet:
     if draw == 0:
         return samples.take(count)
     chosen = np.sort(np.random.default_rng(draw).choice(len(samples), count, replace=False))
-    return replace(samples, pixels=samples.pixels[chosen], labels=None, names=())
+    return samples.pick(chosen).unlabelled()
 
 
 def ours(case: Case, arm: str, keep: float, judge: Callable[[Case, lwcore.Model], float]) -> Outcome:

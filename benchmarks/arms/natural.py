@@ -73,8 +73,8 @@ def _case(name: str, draw: int, model: lwcore.Model, known: list[Photo], judged:
         name,
         draw,
         model,
-        lwcore.SampleSet(name="judged", pixels=test),
-        lwcore.SampleSet(name="calibration", pixels=taken.reshape(-1, *taken.shape[2:])),
+        lwcore.SampleSet(name="judged", arrays={"pixels": test}),
+        lwcore.SampleSet(name="calibration", arrays={"pixels": taken.reshape(-1, *taken.shape[2:])}),
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import onnx
 
 from benchmarks.coverage.networks import Network
-from lwcore.sources.zoo import OPSET
+from lwcore.sources.export import OPSET
 
 
 def export_file(folder: Path, name: str, exporter: str) -> Path:

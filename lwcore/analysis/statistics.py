@@ -8,11 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lwcore.errors import SampleError, SlimError
+from lwcore.errors import SlimError
 from lwcore.graph import Graph
-from lwcore.model import InputSpec
-from lwcore.runtime import BATCH, batches, run, session
-from lwcore.samples import SampleSet
+from lwcore.runtime import BATCH, Feed, run, session
 
 ROWS = 12_000  # vectors a Gram matrix is made of: far more than channels, few enough not to cost more than the network
 _FLOATS = 60_000_000  # activations of one tensor held at once (240 MB): the calibration never fills a small machine
@@ -66,9 +64,7 @@ def batch_size(graph: Graph, names: Iterable[str]) -> int:
 Vectors = Callable[[np.ndarray], np.ndarray]  # a tensor's values → its vectors of channels, shape (C, n)
 
 
-def moments(
-    graph: Graph, inputs: Iterable[np.ndarray], vectors: Mapping[str, tuple[str, Vectors]]
-) -> dict[str, Moments]:
+def moments(graph: Graph, inputs: Iterable[Feed], vectors: Mapping[str, tuple[str, Vectors]]) -> dict[str, Moments]:
     """Moments in one streamed pass over batches of inputs, accumulated in float64.
 
     Args:
@@ -84,7 +80,7 @@ def moments(
     sums: dict[str, tuple[np.ndarray, np.ndarray, int]] = {}
     for batch in inputs:
         values = dict(zip(computed, run(runner, batch, computed), strict=True)) if computed else {}
-        values[graph.inputs[0]] = batch
+        values |= batch
         for key, (name, taken) in sorted(vectors.items()):
             columns = taken(values[name])
             mean, gram, count = sums.get(key, (0.0, 0.0, 0))
@@ -97,20 +93,3 @@ def moments(
         if not (np.isfinite(mean).all() and np.isfinite(gram).all()):
             raise SlimError(f"Expected finite values in {name!r} on the calibration samples, found others.")
     return {n: Moments(mean / count, gram / count, count) for n, (mean, gram, count) in sums.items()}
-
-
-def feed(graph: Graph, samples: SampleSet, spec: InputSpec, size: int = BATCH) -> Iterable[np.ndarray]:
-    """The samples in batches, or in the batch size that the file fixes (an incomplete last batch is left out).
-
-    Raises:
-        SampleError: there is not one whole batch.
-    """
-    fixed = None if 0 in graph.free.get(graph.inputs[0], ()) else graph.shape(graph.inputs[0])[0]
-    if len(samples) < (fixed or 1):
-        raise SampleError(
-            f"Expected at least {fixed or 1} calibration samples, one batch of the size that the file fixes, found "
-            f"{len(samples)}. Give more, or export the model with a free batch."
-        )
-    for start, stop in batches(len(samples), fixed or size):
-        if fixed is None or stop - start == fixed:
-            yield samples.inputs(spec, start, stop)

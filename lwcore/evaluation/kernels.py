@@ -16,6 +16,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from lwcore import runtime
+from lwcore.answers import example
 from lwcore.graph import Graph, reads
 from lwcore.model import Model
 from lwcore.timing import take_turns
@@ -43,15 +44,13 @@ class Kernel:
 
 
 def kernels(model: Model) -> tuple[Kernel, ...]:
-    """Profile some runs of one random picture; raises `ModelError` when the model cannot be run."""
+    """Profile some runs of one random sample; raises `ModelError` when the model cannot be run."""
     graph = Graph.view(model)
-    name = graph.inputs[0]
-    kind = helper.tensor_dtype_to_np_dtype(graph.types[name])
-    array = np.random.default_rng(0).standard_normal(graph.shape(name)).astype(kind)
+    batch = example(graph, seed=0)
     with tempfile.TemporaryDirectory() as folder:
         runner = runtime.session(model.data, profile=str(Path(folder) / "run"))
         for _ in range(RUNS):
-            runtime.run(runner, array)
+            runtime.run(runner, batch)
         events = json.loads(Path(runner.end_profiling()).read_text(encoding="utf-8"))
     return _summed(events)
 
@@ -97,5 +96,5 @@ def start_seconds() -> float:
     body = helper.make_graph(nodes, "chain", ends[:1], ends[1:])
     proto: onnx.ModelProto = helper.make_model(body, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     runner = runtime.session(proto.SerializeToString(), threads=1)
-    taken = take_turns([lambda: runtime.run(runner, np.ones(1, np.float32))], 0.05)[0]
+    taken = take_turns([lambda: runtime.run(runner, {names[0]: np.ones(1, np.float32)})], 0.05)[0]
     return taken.median_ms / 1000 / _CHAIN

@@ -11,11 +11,12 @@ import numpy as np
 
 from lwcore import runtime
 from lwcore.analysis.cost import cost
-from lwcore.answers import feed, logits
+from lwcore.answers import feed, fixed_batch, logits
 from lwcore.errors import EvaluationError
 from lwcore.evaluation import accuracy, sizes
 from lwcore.evaluation.remembered import Reference
 from lwcore.evaluation.result import Evaluation
+from lwcore.graph import Graph
 from lwcore.model import Model
 from lwcore.progress import Progress, part, silent
 from lwcore.samples import SampleSet
@@ -78,7 +79,7 @@ def evaluate(
     return Evaluation(
         n=len(samples),
         threads=threads,
-        latency_batch=runtime.batch_size(runner, 1),
+        latency_batch=fixed_batch(Graph.view(model)) or 1,
         notes=_notes(after),
         seconds=time.perf_counter() - started,
         **fields,
@@ -133,8 +134,8 @@ def _latency(runs: list[Callable[[], object]], seconds: float) -> dict[str, Any]
 
 
 def _one_run(model: Model, runner: onnxruntime.InferenceSession, samples: SampleSet) -> Callable[[], object]:
-    array = feed(runner, model, samples, 0, 1)
-    return lambda: runtime.run(runner, array)
+    batch = feed(model, samples, 0, 1)
+    return lambda: runtime.run(runner, batch)
 
 
 def _gzipped(model: Model, against: Model | None) -> dict[str, int]:

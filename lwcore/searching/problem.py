@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -115,13 +116,13 @@ class Problem:
         arrays = {
             "model": np.frombuffer(self.model.data, np.uint8),
             "about": np.frombuffer(json.dumps(about).encode(), np.uint8),
-            "pixels": self.samples.pixels,
-            "calibration": self.calibration.pixels,
             "answers": self.answers,
+            **{f"file.{name}": np.frombuffer(data, np.uint8) for name, data in self.model.files.items()},
         }
-        for name, labels in (("labels", self.samples.labels), ("calibration_labels", self.calibration.labels)):
-            if labels is not None:
-                arrays[name] = labels
+        for part, samples in (("samples", self.samples), ("calibration", self.calibration)):
+            arrays |= {f"{part}.array.{name}": array for name, array in samples.arrays.items()}
+            if samples.labels is not None:
+                arrays[f"{part}.labels"] = samples.labels
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)
         return buffer.getvalue()
@@ -132,17 +133,25 @@ class Problem:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         about = json.loads(arrays["about"].tobytes())
-        named = zip(about["names"], ("pixels", "calibration"), ("labels", "calibration_labels"), strict=True)
         samples, calibration = (
-            SampleSet(name=name, pixels=arrays[pixels], labels=arrays.get(labels)) for name, pixels, labels in named
+            SampleSet(name=name, arrays=_under(arrays, f"{part}.array."), labels=arrays.get(f"{part}.labels"))
+            for name, part in zip(about["names"], ("samples", "calibration"), strict=True)
         )
         return cls(
-            model=Model(data=arrays["model"].tobytes(), card=Card.from_json(about["card"])),
+            model=Model(
+                data=arrays["model"].tobytes(),
+                card=Card.from_json(about["card"]),
+                files={name: array.tobytes() for name, array in _under(arrays, "file.").items()},
+            ),
             samples=samples,
             calibration=calibration,
             answers=arrays["answers"],
             split=about["split"],
         )
+
+
+def _under(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 def pose(model: Model, samples: SampleSet, calibration: SampleSet, logits: np.ndarray, seed: int) -> Problem:
@@ -167,6 +176,5 @@ def pose(model: Model, samples: SampleSet, calibration: SampleSet, logits: np.nd
         order = order[np.argsort(kinds[order], kind="stable")]  # by class, drawn by lot within it
         order = np.concatenate([order[::2], order[1::2]])
         split = (split + 1) // 2
-    labels = None if samples.labels is None else samples.labels[order]
-    mixed = replace(samples, pixels=samples.pixels[order], labels=labels, names=())
+    mixed = replace(samples.pick(order), names=())
     return Problem(model=model, samples=mixed, calibration=calibration, answers=found[order], split=split)

@@ -195,8 +195,8 @@ def _timed(posed: Problem, slimmed: Model) -> dict[str, Any]:
     runs = []
     for model in (slimmed, posed.model):
         runner = runtime.session(model.data)
-        array = feed(runner, model, posed.samples, 0, 1)
-        runs.append(lambda runner=runner, array=array: runtime.run(runner, array))
+        batch = feed(model, posed.samples, 0, 1)
+        runs.append(lambda runner=runner, batch=batch: runtime.run(runner, batch))
     after, before = take_turns(runs, TIMING_SECONDS)
     return {"latency_ms": after.median_ms, "reference_latency_ms": before.median_ms}
 

@@ -12,6 +12,7 @@ from typing import Any
 import streamlit as st
 from streamlit.typing import UploadedFile
 
+from lwcore.domains import domain
 from lwcore.errors import LwcoreError
 from lwcore.model import Card, Model
 from lwcore.settings import SETTINGS
@@ -129,9 +130,13 @@ def draw_samples() -> None:
     chosen = measuring.samples(s)
     for sentence in chosen.notes:
         st.caption(plain(note(sentence)))
-    st.caption(t("samples.text"))
+    task = service.model(s.model).card.task
+    st.caption(t(f"samples.text.{task}"))
     dropped = st.file_uploader(
-        t("samples.upload"), accept_multiple_files=True, key=f"pictures-{s.drops}", max_upload_size=SETTINGS.upload_mb
+        t(f"samples.upload.{task}"),
+        accept_multiple_files=True,
+        key=f"pictures-{s.drops}",
+        max_upload_size=SETTINGS.upload_mb,
     )
     if dropped:
         _take_samples(dropped)
@@ -153,7 +158,8 @@ def _samples_changed() -> None:
 def _take_samples(dropped: Sequence[UploadedFile]) -> None:
     first = PurePath(dropped[0].name).name[:80]
     single = dropped[0].getvalue() if len(dropped) == 1 else b""
-    data = single if single[:2] == b"PK" else _zipped(dropped)
+    alone = single[:2] == b"PK" or "zip" not in domain(service.model(session().model)).accepts
+    data = single if single and alone else _zipped(dropped)
     arguments = {"upload": service.store().put_upload(data), "model": session().model, "name": first}
     update(drops=session().drops + 1)
     measuring.start("ingest_samples", "pictures", arguments)

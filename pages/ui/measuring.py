@@ -20,9 +20,9 @@ _POLL_SECONDS = 0.2
 
 
 def sample_choices(s: Session) -> dict[str, OwnSamples]:
-    """Sets that fit the present model: its own, the photographs (any model can be asked to agree), uploaded ones."""
+    """Sets that fit the present model: its own, those that any model of its kind can be asked about, uploaded ones."""
     card = service.model(s.model).card
-    refs = [*card.sample_sets, *(["photos"] if "photos" not in card.sample_sets else [])]
+    refs = dict.fromkeys([*card.sample_sets, *builtin.common(card.task)])
     found = {ref: _builtin(ref) for ref in refs if ref in builtin.SETS}
     return found | {own.ref: own for own in s.own.get(s.model, ())}
 

@@ -1,4 +1,4 @@
-"""The samples whose answer changed, as pictures."""
+"""The samples whose answer changed, as people see them: a picture, a film strip, a text."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import streamlit as st
 from PIL import Image
 
 from lwcore import units
+from lwcore.domains import domain
 from lwcore.errors import LwcoreError
 from lwcore.evaluation.result import Changed
 from lwcore.samples import SampleSet
@@ -17,16 +18,18 @@ from pages.ui import errors, service
 from pages.ui.text import t
 
 _SHOWN = 24
-_EDGE = 112
+_EDGE = 112  # pixels high
+_LETTERS = 300
 
 
 @st.cache_resource(max_entries=6)
 def _samples(model: str, ref: str) -> SampleSet:
-    return service.store().samples(ref) if is_fingerprint(ref) else load_set(ref, service.model(model).card)
+    return service.store().samples(ref) if is_fingerprint(ref) else load_set(ref, service.model(model))
 
 
 def draw(known: Attempt) -> None:
-    """A wall of pictures, the original's answer and the slimmed model's under each."""
+    """A wall of samples, the original's answer and the slimmed model's under each."""
+    show = domain(service.model(known.model)).show
     try:
         samples = _samples(known.model, known.samples)
     except LwcoreError as error:
@@ -37,7 +40,7 @@ def draw(known: Attempt) -> None:
     with st.grid("auto", min_column_width=128):
         for item in sorted(e.changed, key=_harm)[:_SHOWN]:
             with st.container(gap="xxsmall"):
-                _one(samples, item)
+                _one(show(samples, item.index), item)
 
 
 def _harm(item: Changed) -> tuple[bool, float]:
@@ -45,8 +48,11 @@ def _harm(item: Changed) -> tuple[bool, float]:
     return not (item.label is not None and item.before == item.label), -item.before_confidence
 
 
-def _one(samples: SampleSet, item: Changed) -> None:
-    st.image(_enlarged(samples.pixels[item.index]), width=_EDGE, alt=item.label or item.name)
+def _one(shown: np.ndarray | str, item: Changed) -> None:
+    if isinstance(shown, str):
+        st.text(shown[:_LETTERS])
+    else:
+        st.image(_enlarged(shown), alt=item.label or item.name)
     if item.label is not None:
         st.text(f"= {item.label}")
     st.text(t("changed.one", before=item.before, after=item.after))
@@ -55,5 +61,5 @@ def _one(samples: SampleSet, item: Changed) -> None:
 
 def _enlarged(pixels: np.ndarray) -> Image.Image:
     picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    small = max(picture.size) < _EDGE
-    return picture.resize((_EDGE, _EDGE), Image.Resampling.NEAREST if small else Image.Resampling.BILINEAR)
+    how = Image.Resampling.NEAREST if picture.height < _EDGE else Image.Resampling.BILINEAR
+    return picture.resize((round(_EDGE * picture.width / picture.height), _EDGE), how)

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import helper
 
 from lwcore.analysis.coupling import couple
+from lwcore.answers import example
 from lwcore.graph import Graph
 from lwcore.model import Model
 from lwcore.runtime import run, session
@@ -57,12 +57,11 @@ def share_of_time(model: Model, counts: Mapping[str, int]) -> float:
 
 def _milliseconds(model: Model, removals: Sequence[Mapping[str, int]]) -> list[float]:
     graph, coupling = Graph.view(model), couple(model)
-    name = graph.inputs[0]
-    array = np.zeros(graph.shape(name), helper.tensor_dtype_to_np_dtype(graph.types[name]))
+    batch = example(graph)
     runners = []
     for counts in removals:
         full = {group.name: counts.get(group.name, 0) for group in coupling.groups}
         slim = cut(graph, coupling, keep_any(coupling, full))
         runners.append(session(slim.serialize()))
-    turns = [lambda runner=runner: run(runner, array) for runner in runners]
+    turns = [lambda runner=runner: run(runner, batch) for runner in runners]
     return [found.low_ms for found in take_turns(turns, SECONDS)]  # of all percentiles other work disturbs it least

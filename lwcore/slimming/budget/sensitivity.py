@@ -20,13 +20,12 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from lwcore.analysis.coupling import couple
-from lwcore.analysis.statistics import feed
+from lwcore.answers import feeds
 from lwcore.errors import SlimError
-from lwcore.graph import Graph
 from lwcore.model import Model
 from lwcore.progress import Progress, part, silent
 from lwcore.recipe import Budget, Channels
-from lwcore.runtime import run, session
+from lwcore.runtime import Feed, count, run, session
 from lwcore.samples import SampleSet
 from lwcore.slimming.budget.allocate import POWERS, Sensitivity, share_out
 from lwcore.slimming.budget.latency import measure_pace
@@ -71,13 +70,13 @@ class _Trial:
     model: Model
     step: Channels
     fitting: SampleSet
-    inputs: list[np.ndarray]
+    inputs: list[Feed]
     wanted: np.ndarray
 
     @property
     def judges(self) -> int:
         """How many samples judge."""
-        return sum(len(batch) for batch in self.inputs)
+        return sum(map(count, self.inputs))
 
     def harm(self, counts: Counts) -> float:
         """Mean squared distance of the answers after removing so many channels of the groups."""
@@ -96,20 +95,20 @@ def _trial(model: Model, samples: SampleSet, trials: int) -> _Trial:
     if one * (3 * len(fitting) + len(checking)) > WORK:
         step = Channels(compensate="one-shot")
         checking = _spread(checking, np.arange(len(checking)), max(FEWEST, int(WORK / 2 / one)))
-    inputs = list(feed(Graph.view(model), checking, model.card.input))
+    inputs = list(feeds(model, checking))
     return _Trial(model, step, fitting, inputs, _softmax(_logits(model.data, inputs)))
 
 
 def _spread(samples: SampleSet, places: np.ndarray, count: int) -> SampleSet:
     """At most `count` of the samples at these places, spread over them: sets are often sorted by class."""
     chosen = places[np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(int)]
-    return replace(samples, pixels=samples.pixels[chosen], labels=None, names=())
+    return samples.pick(chosen).unlabelled()
 
 
-def _logits(data: bytes, inputs: list[np.ndarray]) -> np.ndarray:
+def _logits(data: bytes, inputs: list[Feed]) -> np.ndarray:
     """(N, classes) outputs; their logarithms where rows already are distributions; yes and no for a single output."""
     runner = session(data)
-    rows = np.concatenate([run(runner, batch)[0].reshape(len(batch), -1) for batch in inputs]).astype(np.float64)
+    rows = np.concatenate([run(runner, batch)[0].reshape(count(batch), -1) for batch in inputs]).astype(np.float64)
     if (rows >= 0).all() and np.allclose(rows.sum(axis=1), 1, atol=1e-3):
         rows = np.log(np.maximum(rows, 1e-9))
     return rows if rows.shape[1] > 1 else np.hstack([rows, np.zeros_like(rows)])

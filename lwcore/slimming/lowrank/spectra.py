@@ -13,10 +13,12 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from lwcore.analysis.cost import macs
+from lwcore.answers import fixed_batch
 from lwcore.errors import SlimError
 from lwcore.graph import Graph
 from lwcore.model import Model
 from lwcore.progress import Progress, part, silent
+from lwcore.runtime import Feed, count
 from lwcore.samples import SampleSet
 from lwcore.slimming.lowrank.factors import Factors, Form, factorise, forms, from_outputs, kept, ranks, shares, split
 from lwcore.slimming.refit.calibration import answers, change, draw
@@ -122,20 +124,20 @@ def measure_layers(model: Model, samples: SampleSet, progress: Progress = silent
     graph, given = Graph.view(model), draw(model, samples)
     with threadpool_limits(limits=1, user_api="blas"):  # the same numbers wherever they are asked for; see `apply`
         known = statistics(graph, given.fit, part(progress, 0.0, 0.6))
-        spectra = quick_spectra(graph, known, sum(map(len, given.fit)))
+        spectra = quick_spectra(graph, known, sum(map(count, given.fit)))
         influence = _influence(graph, spectra, known, given.check, part(progress, 0.6, 1.0))
     return Layers(known=known, spectra=replace(spectra, influence=influence))
 
 
 def _influence(
-    graph: Graph, spectra: Spectra, known: Mapping[str, Statistic], inputs: Chunks, progress: Progress
+    graph: Graph, spectra: Spectra, known: Mapping[str, Statistic], inputs: list[Feed], progress: Progress
 ) -> dict[str, float]:
     """Split each layer alone and see how far the answer moves; nothing where that would take too long."""
     once = sum(macs(node, graph.shapes) for node in graph.nodes) * len(spectra.layers)
-    count = int(min(_INFLUENCE, _BUDGET // max(once, 1)))
-    if count < 2:
+    most = int(min(_INFLUENCE, _BUDGET // max(once, 1)))
+    if most < 2:
         return {}
-    few = [inputs[0][:count]] if 0 in graph.free.get(graph.inputs[0], ()) else inputs[:1]
+    few = inputs[:1] if fixed_batch(graph) else [{name: array[:most] for name, array in inputs[0].items()}]
     truth, found = answers(graph, few), dict[str, float]()
     for done, (name, options) in enumerate(spectra.layers.items()):
         option = min(options, key=lambda o: abs(o.kept - _NEAR))
@@ -183,7 +185,7 @@ def _factors(weights: Weights, layer: Linear, form: Form, known: Statistic | Non
     return from_outputs(weight, known.given)
 
 
-def statistics(graph: Graph, inputs: Chunks, progress: Progress) -> dict[str, Statistic]:
+def statistics(graph: Graph, inputs: list[Feed], progress: Progress) -> dict[str, Statistic]:
     """One pass over the samples, layer after layer."""
     layers, walk = splittable(graph), Walk(graph, inputs)
     reads = {layer.result: layer.width <= max(WIDE, layer.outputs) for layer in layers}

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import NodeProto, helper
+from onnx import NodeProto
 
 from lwcore.analysis.cost import constant_bytes, macs, values
+from lwcore.answers import example
 from lwcore.errors import SlimError
 from lwcore.graph import Graph
 from lwcore.model import Model
@@ -136,10 +137,9 @@ def _total(graph: Graph, budget: Budget) -> int:
 
 def share_of_time(before: Graph, after: Graph) -> float:
     """Measured time of one run of a graph as a share of another's."""
-    name = before.inputs[0]
-    array = np.zeros(before.shape(name), helper.tensor_dtype_to_np_dtype(before.types[name]))
+    batch = example(before)
     first, second = (session(graph.serialize()) for graph in (before, after))
-    times = take_turns([lambda: run(first, array), lambda: run(second, array)], _SECONDS)
+    times = take_turns([lambda: run(first, batch), lambda: run(second, batch)], _SECONDS)
     return times[1].median_ms / times[0].median_ms
 
 

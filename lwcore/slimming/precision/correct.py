@@ -51,8 +51,8 @@ def bias_shifts(
     proto.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in pairs.values())
     runner = runtime.session(proto.SerializeToString(), optimise=False)
     totals, count = {bias: np.zeros(1) for bias in pairs}, 0
-    for start, stop in runtime.batches(len(samples), feed_size(runner, samples)):
-        found = runtime.run(runner, feed(runner, model, samples, start, stop), list(pairs.values()))
+    for start, stop in runtime.batches(len(samples), feed_size(model, samples)):
+        found = runtime.run(runner, feed(model, samples, start, stop), list(pairs.values()))
         count += stop - start
         for bias, mean in zip(pairs, found, strict=True):
             totals[bias] = totals[bias] + (stop - start) * mean.reshape(-1).astype(np.float64)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 from onnx import TensorProto
 
 from lwcore import runtime
+from lwcore.answers import example
 from lwcore.errors import SlimError
 from lwcore.graph import Graph
 from lwcore.model import Model
@@ -159,9 +159,8 @@ def _saturation_notes(variant: str) -> tuple[str, ...]:
 def _speed_notes(model: Model, slimmed: Model, name: str) -> tuple[str, ...]:
     """A sentence when the new file is not faster than the one it was made from, measured here and now."""
     runners = [runtime.session(data) for data in (model.data, slimmed.data)]
-    shape = tuple(Graph.view(model).shape(Graph.view(model).inputs[0]))
-    array = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    before, after = take_turns([_run(runner, array) for runner in runners], TIMING_SECONDS)
+    batch = example(Graph.view(model), seed=0)
+    before, after = take_turns([_run(runner, batch) for runner in runners], TIMING_SECONDS)
     ratio = after.median_ms / before.median_ms
     if ratio > 1 + SAME_SPEED:
         return (
@@ -173,8 +172,8 @@ def _speed_notes(model: Model, slimmed: Model, name: str) -> tuple[str, ...]:
     return ()
 
 
-def _run(runner: Any, array: np.ndarray) -> Callable[[], object]:
-    return lambda: runtime.run(runner, array)
+def _run(runner: Any, batch: runtime.Feed) -> Callable[[], object]:
+    return lambda: runtime.run(runner, batch)
 
 
 _FORMATS: Mapping[str, Callable[[Model, Precision, SampleSet | None, int], tuple[bytes, tuple[str, ...]]]] = {

@@ -103,11 +103,12 @@ def order(times: Mapping[str, float], preference: tuple[str, ...]) -> tuple[str,
 
 def measure_variants() -> dict[str, float]:
     """Milliseconds a run of every variant of a small network of fixed weights, taken in turns on one thread."""
-    model, array = _small_network(), np.random.default_rng(1).standard_normal((1, 16, 28, 28)).astype(np.float32)
+    model = _small_network()
+    batch = {"x": np.random.default_rng(1).standard_normal((1, 16, 28, 28)).astype(np.float32)}
     ranges = {name: (-4.0, 4.0) for node in model.proto.graph.node for name in node.output} | {"x": (-4.0, 4.0)}
     runners = [runtime.session(quantize_static(model, ranges, name), threads=1) for name in VARIANTS]
     taken = take_turns(
-        [lambda runner=runner: runtime.run(runner, array) for runner in runners],  # type: ignore[misc]
+        [lambda runner=runner: runtime.run(runner, batch) for runner in runners],  # type: ignore[misc]
         TIMING_SECONDS,
     )
     return {name: latency.low_ms for name, latency in zip(VARIANTS, taken, strict=True)}

@@ -78,15 +78,9 @@ def split(samples: SampleSet, step: Precision, seed: int) -> tuple[SampleSet, Sa
     if step.drop is not None and len(samples) - count < HELD_OUT:
         count = len(samples) // 2 if len(samples) >= 2 * HELD_OUT else len(samples)
     order = np.random.default_rng(seed).permutation(len(samples))
-    used = samples if count >= len(samples) else _subset(samples, np.sort(order[:count]))
+    used = samples if count >= len(samples) else samples.pick(np.sort(order[:count]))
     rest = np.sort(order[count:])[:MOST_HELD_OUT]
-    return used, _subset(samples, rest) if len(rest) else used
-
-
-def _subset(samples: SampleSet, picked: np.ndarray) -> SampleSet:
-    labels = None if samples.labels is None else samples.labels[picked]
-    names = tuple(samples.names[i] for i in picked) if samples.names else ()
-    return dataclasses.replace(samples, pixels=samples.pixels[picked], labels=labels, names=names)
+    return used, samples.pick(rest) if len(rest) else used
 
 
 def calibrate(model: Model, step: Precision, samples: SampleSet) -> Quantizer:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lwcore.analysis.statistics import affordable, feed
+from lwcore.analysis.statistics import affordable
+from lwcore.answers import feeds
 from lwcore.graph import Graph
 from lwcore.model import Model
-from lwcore.runtime import run, session
+from lwcore.runtime import Feed, count, run, session
 from lwcore.samples import SampleSet
-from lwcore.slimming.refit.walk import Chunks
 
 SAMPLES = 512  # for fitting; more changes the result less than another draw does
 CHECK = 128  # for checking, beyond those
@@ -22,25 +22,25 @@ BATCH = 32  # activations of so many small pictures stay in the cache: a third l
 class Draw:
     """Inputs in batches: `fit` for fitting, `check` unseen by it (the same ones where there are too few samples)."""
 
-    fit: Chunks
-    check: Chunks
+    fit: list[Feed]
+    check: list[Feed]
 
 
 def draw(model: Model, samples: SampleSet, wanted: int = SAMPLES) -> Draw:
     """The first of the samples, up to a third of them held out."""
     graph = Graph.view(model)
-    count = affordable(graph, min(wanted + min(CHECK, wanted // 2), len(samples)))
+    most = affordable(graph, min(wanted + min(CHECK, wanted // 2), len(samples)))
     share = max(3, 1 + wanted // max(1, min(CHECK, wanted // 2)))
-    size = max(1, min(BATCH, count // (2 * share)))  # at least four to fit: the re-fit checks its ridge on some of them
-    batches = list(feed(graph, samples.take(count), model.card.input, size))
+    size = max(1, min(BATCH, most // (2 * share)))  # at least four to fit: the re-fit checks its ridge on some of them
+    batches = list(feeds(model, samples.take(most), size))
     held = max(1, len(batches) // share)
     return Draw(batches[:-held], batches[-held:]) if len(batches) > 1 else Draw(batches, batches)
 
 
-def answers(graph: Graph, inputs: Chunks) -> np.ndarray:
+def answers(graph: Graph, inputs: list[Feed]) -> np.ndarray:
     """The first output on inputs in batches, one row a sample."""
     runner = session(graph.serialize())
-    return np.concatenate([run(runner, chunk)[0].reshape(len(chunk), -1) for chunk in inputs]).astype(np.float64)
+    return np.concatenate([run(runner, chunk)[0].reshape(count(chunk), -1) for chunk in inputs]).astype(np.float64)
 
 
 def change(found: np.ndarray, truth: np.ndarray) -> float:

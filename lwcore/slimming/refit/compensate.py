@@ -8,7 +8,7 @@ the layers before it got wrong. Sources: ThiNet (ICCV 2017), GRAIL (arXiv
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -17,15 +17,16 @@ import numpy as np
 from lwcore.analysis.cost import cost
 from lwcore.analysis.coupling import Coupling, couple
 from lwcore.analysis.labels import Consumer
-from lwcore.analysis.statistics import Moments, batch_size, feed, moments
+from lwcore.analysis.statistics import Moments, batch_size, moments
+from lwcore.answers import feeds
 from lwcore.graph import Graph, reads
 from lwcore.model import Model
 from lwcore.progress import Progress, silent
+from lwcore.runtime import Feed
 from lwcore.samples import SampleSet
 from lwcore.slimming.refit.linear import ROWS
 from lwcore.slimming.refit.mixing import Mixing, Rebuilt, channel_vectors, mixing, moments_key, whole
 from lwcore.slimming.refit.sweep import Pair, Step, affordable, direct, sweep
-from lwcore.slimming.refit.walk import Chunks
 from lwcore.slimming.rewrite import Keep
 
 CALIBRATION = 512  # samples that statistics are taken from; more changes the result less than another draw does
@@ -72,7 +73,7 @@ def one_shot(cut: Cut, known: Mapping[str, Moments]) -> None:
             cut.mixing(consumer).from_moments(cut.pair, known[moments_key(cut.dense, consumer)])
 
 
-def sequential(cut: Cut, inputs: Chunks, progress: Progress = silent) -> None:
+def sequential(cut: Cut, inputs: Sequence[Feed], progress: Progress = silent) -> None:
     """Re-fit every layer behind the first removed channel, in place and in topological order.
 
     Args:
@@ -118,7 +119,7 @@ def gather_moments(model: Model, samples: SampleSet) -> dict[str, Moments]:
         read = {moments_key(graph, c): c for c in whole(graph, couple(model))}
         vectors = {key: (c.tensor, partial(channel_vectors, graph, c, samples=count)) for key, c in read.items()}
         size = batch_size(graph, {name for name, _ in vectors.values()})
-        batches = feed(graph, samples.take(count), model.card.input, size)
+        batches = feeds(model, samples.take(count), size)
         keep_moments(model, samples, moments(graph, batches, vectors))
     return _MOMENTS[key]
 

@@ -19,6 +19,7 @@ import numpy as np
 from lwcore.errors import SlimError
 from lwcore.graph import Graph, attributes, reads
 from lwcore.progress import Progress, silent
+from lwcore.runtime import Feed, count
 from lwcore.slimming.refit.linear import ROWS, Linear, bias_home, linear_layers
 from lwcore.slimming.refit.path import Path, path
 from lwcore.slimming.refit.regression import Batch, fitted, fitted_few
@@ -93,7 +94,12 @@ class Pair:
 
 
 def refit(
-    dense: Graph, slim: Graph, names: Sequence[str], inputs: Chunks, progress: Progress = silent, rows: int = ROWS
+    dense: Graph,
+    slim: Graph,
+    names: Sequence[str],
+    inputs: Sequence[Feed],
+    progress: Progress = silent,
+    rows: int = ROWS,
 ) -> None:
     """Re-fit layers of `slim` in place.
 
@@ -132,7 +138,7 @@ def direct(pair: Pair, layers: Sequence[Linear], refitted: set[str]) -> list[Ste
     return steps
 
 
-def sweep(pair: Pair, steps: Sequence[Step], inputs: Chunks, progress: Progress = silent) -> None:
+def sweep(pair: Pair, steps: Sequence[Step], inputs: Sequence[Feed], progress: Progress = silent) -> None:
     """Carry out steps, those nearest to the input first, running each operator of either graph once."""
     depth = depths(pair.slim, {step.result for step in steps})
     steps = sorted(steps, key=lambda step: depth[step.result])
@@ -142,12 +148,12 @@ def sweep(pair: Pair, steps: Sequence[Step], inputs: Chunks, progress: Progress 
         progress((done + 1) / len(steps), "compensating")
 
 
-def _targets(dense: Graph, steps: Sequence[Step], inputs: Chunks) -> Iterator[list[Chunks]]:
+def _targets(dense: Graph, steps: Sequence[Step], inputs: Sequence[Feed]) -> Iterator[list[Chunks]]:
     """What each step asks of the dense graph, computed for as many steps at once as `AHEAD` allows.
 
     Few long runs cost half of many short ones: the runtime fuses operators and keeps its own layout between them.
     """
-    walk, samples, start = Walk(dense, inputs), sum(map(len, inputs)), 0
+    walk, samples, start = Walk(dense, inputs), sum(map(count, inputs)), 0
     while start < len(steps):
         stop, size = start, 0
         while stop < len(steps) and (stop == start or size <= AHEAD):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lwcore.graph import Graph, reads
-from lwcore.runtime import session
+from lwcore.runtime import Feed, run, session
 
 Chunks = list[np.ndarray]  # a tensor's values, a batch at a time
 
@@ -18,9 +18,9 @@ class Walk:
     A constant may be changed as long as the operators that read it have not run.
     """
 
-    def __init__(self, graph: Graph, inputs: Chunks) -> None:
+    def __init__(self, graph: Graph, inputs: Sequence[Feed]) -> None:
         self._graph = graph
-        self._live = {graph.inputs[0]: inputs}
+        self._live: dict[str, Chunks] = {name: [batch[name] for batch in inputs] for name in graph.inputs}
         self._waiting = dict.fromkeys(range(len(graph.nodes)))
         self._made_by = graph.producers()
 
@@ -41,7 +41,7 @@ class Walk:
             fed = [name for name in self._live if name in here]
             runner = session(self._graph.subgraph(part, fed, made))
             chunks = zip(*(self._live[name] for name in fed), strict=True)
-            pieces = [runner.run(made, dict(zip(fed, chunk, strict=True))) for chunk in chunks]
+            pieces = [run(runner, dict(zip(fed, chunk, strict=True)), made) for chunk in chunks]
             self._live.update(zip(made, map(list, zip(*pieces, strict=True)), strict=True))
         found = [self._live[name] for name in names]
         self._live = {name: chunks for name, chunks in self._live.items() if name in later}
