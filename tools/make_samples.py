@@ -1,8 +1,8 @@
 """Make the sample sets of the dashboard: Fashion-MNIST pictures and (``--photos``) five photographs.
 
 ``fashion-test.npz`` holds 2,000 of the 10,000 test images (200 a class); ``fashion-calibration.npz`` holds
-1,024 *training* images, so the two share no image. The photographs come from ``skimage.data`` of scikit-image
-0.26; install it anywhere and put it on the path, for example::
+1,024 *training* images and ``fashion-train.npz`` 6,000 others (600 a class), so no two sets share an image. The
+photographs come from ``skimage.data`` of scikit-image 0.26; install it anywhere and put it on the path, for example::
 
     pip install --target .cache/skimage scikit-image==0.26.*
     PYTHONPATH=.cache/skimage python tools/make_samples.py --photos
@@ -37,7 +37,7 @@ def balanced(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
 
 
 def make_fashion(data: Path, seed: int) -> None:
-    """Write the two npz files: ``images`` (N, 28, 28), ``labels`` (N,), ``indexes`` in the source (N,)."""
+    """Write the three npz files: ``images`` (N, 28, 28), ``labels`` (N,), ``indexes`` in the source (N,)."""
     target = ASSETS / "samples"
     target.mkdir(parents=True, exist_ok=True)
     images, labels = fashion.load("test", data)
@@ -46,6 +46,8 @@ def make_fashion(data: Path, seed: int) -> None:
     images, labels = fashion.load("train", data)
     keep = np.sort(np.random.default_rng(seed).choice(len(images), 1024, replace=False))
     _save(target / "fashion-calibration.npz", images, labels, keep)
+    others = np.setdiff1d(np.arange(len(images)), keep)
+    _save(target / "fashion-train.npz", images, labels, others[balanced(labels[others], 600, seed)])
 
 
 def _save(path: Path, images: np.ndarray, labels: np.ndarray, keep: np.ndarray) -> None:
