@@ -10,6 +10,7 @@ import io
 import math
 import stat
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -99,7 +100,8 @@ def read_zip(data: bytes, card: Card, name: str = "", progress: Progress = silen
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             return _read(list(_zip_entries(archive)), card, name, progress)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, RuntimeError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, RuntimeError, IndexError) as error:
+        # IndexError: a member without a name
         raise SampleError(f"Expected a zip of {many}, found something that cannot be unpacked ({error}).") from None
 
 
@@ -225,7 +227,7 @@ class _Unreadable(Exception):
 def _sample(entry: _Entry, card: Card) -> np.ndarray:
     try:
         data = entry.read()
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         raise _Unreadable(f"damaged in the archive ({error})") from None
     try:
         return medium(card).decode(data, card.pictures)
