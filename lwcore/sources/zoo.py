@@ -1,82 +1,91 @@
-"""torchvision's classification models: built or downloaded once, exported to ONNX once, then read from the cache.
-
-The export keeps batch norm as it is, so that parameters equal torchvision's published `num_params`. The TorchScript
-exporter is used on purpose: for these models it takes a tenth of the time of the newer one (ResNet-18 2 s instead of
-20 s, Swin-T 34 s instead of 106 s on two cores) and names layers after their modules.
-"""
+"""torchvision's classifiers of pictures or clips: built or downloaded once, exported to ONNX once, then read back."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import difflib
-import hashlib
-import json
-import logging
-import os
 import re
-import tempfile
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import onnx
-
 from lwcore.errors import ModelError
-from lwcore.model import Card, InputSpec, Model
-from lwcore.settings import SETTINGS
-from lwcore.sources.normalise import normalise
+from lwcore.model import Card, ClipSpec, InputSpec, Model
+from lwcore.progress import Progress, part, silent
+from lwcore.sources.export import LARGEST, made_with, seeded, to_onnx
+from lwcore.sources.families import Architecture
+from lwcore.sources.hub import cache, places
 
 if TYPE_CHECKING:
     from torch import nn
 
-FORMAT = 1  # raise it when the export changes: files in the cache are made anew
-OPSET = 17  # the newest that the TorchScript exporter writes for all of them
-LARGEST = 480_000_000  # parameters; beyond it a float32 file does not fit into the 2 GB of an ONNX file
-SEED = 0
+FRAMES = 16  # of a clip: what torchvision's video models were trained on, or near it
+_SIDE_CLASSIFIERS = ("aux1.", "aux2.", "AuxLogits.")  # of GoogLeNet and Inception, for training
 
 
-def load_torchvision(name: str, pretrained: bool) -> Model:
-    """Load a torchvision classification model.
+def load(name: str, pretrained: bool, progress: Progress = silent) -> Model:
+    """Load a torchvision model that classifies pictures or clips.
 
     Args:
         name: torchvision's name, such as "resnet18".
-        pretrained: with torchvision's default weights (downloaded through torchvision, kept in torch's cache), or with
-            random ones from a fixed seed.
+        pretrained: with torchvision's default weights (from torch's cache, else downloaded), or with random ones from
+            a fixed seed.
+        progress: told how far it is.
 
     Raises:
         ModelError: no such model, no network for its weights, or a model too large or of another kind.
     """
     weights = _weights(name)
-    path = _cache_file(name, weights, pretrained)
-    if not path.is_file():
-        _write(path, _export(name, weights, pretrained))
-    return Model(data=path.read_bytes(), card=_card(name, weights, pretrained))
+    kind = weights.name.lower() if pretrained else "none"
+
+    def export() -> bytes:
+        network = _pretrained(name, weights, part(progress, 0.0, 0.7)) if pretrained else _random(name)
+        progress(0.7, "Exporting it as ONNX")
+        return to_onnx(network, _shape(input_spec(weights)))
+
+    data = cache.kept(f"torchvision-{name}-{kind}-{made_with('torchvision')}.onnx", export)
+    return Model(data=data, card=_card(name, weights, pretrained))
+
+
+def architecture(name: str) -> Architecture:
+    """The structure of a torchvision model, to be filled with somebody's weights; raises `ModelError`."""
+    weights = _weights(name)
+    card = dataclasses.replace(_card(name, weights, pretrained=False), name=name, description="", random_weights=False)
+    return Architecture(
+        build=lambda classes: _random(name, classes), shape=_shape(card.pictures), card=card, spare=_SIDE_CLASSIFIERS
+    )
 
 
 def names() -> list[str]:
-    """The classification models that can be loaded."""
+    """The models that can be loaded: those for pictures, then those for clips."""
     from torchvision import models
 
-    return [
-        n
-        for n in models.list_models(module=models)
-        if models.get_model_weights(n).DEFAULT.meta["num_params"] <= LARGEST
-    ]
+    return [n for n in _classifiers() if models.get_model_weights(n).DEFAULT.meta["num_params"] <= LARGEST]
+
+
+def _classifiers() -> list[str]:
+    from torchvision import models
+
+    return [*models.list_models(module=models), *models.list_models(module=models.video)]
+
+
+def _shape(spec: InputSpec) -> tuple[int, ...]:
+    """Of one input: (C, H, W) of a picture, (C, T, H, W) of a clip."""
+    return (3, *((spec.frames,) if isinstance(spec, ClipSpec) else ()), *spec.size)
 
 
 def _weights(name: str) -> Any:
     """torchvision's default weights for a name, which also tell size, classes and preprocessing."""
     from torchvision import models
 
-    if name not in models.list_models(module=models):
+    if name not in _classifiers():
         if name in models.list_models():
             raise ModelError(
-                f"Expected a torchvision model that classifies pictures, found {name!r}, which is for "
-                "video, detection or segmentation; these cannot be loaded yet."
+                f"Expected a torchvision model that classifies pictures or clips, found {name!r}, which is for "
+                "detection, segmentation or motion. Export it as ONNX and bring the file."
             )
-        near = difflib.get_close_matches(name, models.list_models(module=models), 3) or ["resnet18", "mobilenet_v2"]
+        near = difflib.get_close_matches(name, _classifiers(), 3) or ["resnet18", "mobilenet_v2"]
         raise ModelError(f"Expected the name of a torchvision model, found {name!r}. Did you mean {' or '.join(near)}?")
     weights = models.get_model_weights(name).DEFAULT
     if weights.meta["num_params"] > LARGEST:
@@ -87,143 +96,82 @@ def _weights(name: str) -> Any:
     return weights
 
 
-def _cache_file(name: str, weights: Any, pretrained: bool) -> Path:
-    import torch
-    import torchvision
-
-    made_with = json.dumps([FORMAT, OPSET, SEED, torch.__version__, torchvision.__version__, onnx.__version__])
-    kind = weights.name.lower() if pretrained else "none"
-    return Path(SETTINGS.home) / "zoo" / f"{name}-{kind}-{hashlib.sha256(made_with.encode()).hexdigest()[:12]}.onnx"
-
-
-def _export(name: str, weights: Any, pretrained: bool) -> bytes:
-    import torch
-
-    network = _pretrained(name, weights) if pretrained else _random(name)
-    size = input_spec(weights).size
-    with warnings.catch_warnings(), _quiet("torch.onnx"), tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "model.onnx"
-        warnings.simplefilter("ignore")  # the tracer warns at every shape that Python code looks at
-        torch.onnx.export(
-            network.eval(),
-            (torch.zeros(1, 3, *size),),
-            file,
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=["input"],
-            output_names=["logits"],
-            dynamic_axes={"input": {0: "batch"}, "logits": {0: "batch"}},
-            training=torch.onnx.TrainingMode.PRESERVE,
-            do_constant_folding=False,
-        )
-        proto = onnx.load_model_from_string(file.read_bytes())
-    _own_initializers(proto.graph)
-    for node in proto.graph.node:
-        node.doc_string = ""
-    data, _ = normalise(proto)
-    return data
-
-
-def _random(name: str) -> nn.Module:
-    import torch
+def _random(name: str, classes: int | None = None) -> nn.Module:
     from torchvision import models
 
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # GoogLeNet and Inception announce a change of their initialisation
-        torch.manual_seed(SEED)
-        network: nn.Module = models.get_model(name, weights=None)
+    with seeded():
+        options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
+        network: nn.Module = models.get_model(name, weights=None, **options)
     return network
 
 
-def _pretrained(name: str, weights: Any) -> nn.Module:
-    import torch
+def _pretrained(name: str, weights: Any, progress: Progress) -> nn.Module:
     from torchvision import models
 
-    file = Path(weights.url).name
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    path = places.torchvision_file(name, weights.url, progress)
     try:
-        with _no_pickle():
-            network: nn.Module = models.get_model(name, weights=weights, progress=False)
-    except OSError as error:  # urllib's errors are OSErrors
+        with _answered(path.read_bytes()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            network: nn.Module = models.get_model(name, weights=weights)
+    except Exception as error:  # what a damaged or foreign file makes the reader or torchvision raise
         raise ModelError(
-            f"The weights of {name} could not be downloaded ({error}). Connect to the internet, or put "
-            f"{file} from {weights.url} into {folder}, or use torchvision:{name}:none for the structure "
-            "with random weights."
-        ) from None
-    except Exception as error:  # whatever a damaged or foreign file makes torch.load raise
-        raise ModelError(
-            f"Expected the weights of {name} in {folder / file}, found a file that cannot be read safely "
-            f"({str(error)[:120]}). Remove it, so that it is downloaded again."
+            f"Expected the weights of {name} in the cached file {path.name}, found a file that cannot be read safely "
+            f"({str(error)[:160]}). Remove it, so that it is downloaded again."
         ) from None
     return network
 
 
 @contextlib.contextmanager
-def _no_pickle() -> Iterator[None]:
-    """Let torch.load read tensors only; torch.hub asks for full unpickling, and this variable overrules it."""
-    variable = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(variable)
-    os.environ[variable] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[variable]
-        else:
-            os.environ[variable] = before
+def _answered(data: bytes) -> Iterator[None]:
+    """Give torchvision's constructors, which ask for their weights by address, the bytes at hand, read by our reader.
 
-
-@contextlib.contextmanager
-def _quiet(logger: str) -> Iterator[None]:
-    log = logging.getLogger(logger)
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
-
-
-def _own_initializers(graph: onnx.GraphProto) -> None:
-    """Give every parameter its own initializer again.
-
-    The exporter stores parameters of equal value once and writes an Identity for the others (all fresh batch norms of
-    one width, for instance); they are different parameters all the same.
+    They also know what else to do with them: older files have other names, GoogLeNet's side classifiers go.
     """
-    tensors = {t.name: t for t in graph.initializer}
-    copies = [n for n in graph.node if n.op_type == "Identity" and n.input[0] in tensors]
-    for node in copies:
-        twin = graph.initializer.add()
-        twin.CopyFrom(tensors[node.input[0]])
-        twin.name = node.output[0]
-        tensors[twin.name] = twin
-        graph.node.remove(node)
+    import torch
+    from torchvision.models import _api
+
+    from lwcore.sources.weights import read_weights
+
+    def load(url: str, *args: Any, **options: Any) -> dict[str, Any]:
+        return {key: torch.from_numpy(array.copy()) for key, array in read_weights(data).items()}
+
+    before = _api.load_state_dict_from_url
+    _api.load_state_dict_from_url = load
+    try:
+        yield
+    finally:
+        _api.load_state_dict_from_url = before
 
 
 def input_spec(weights: Any) -> InputSpec:
     """Size and preprocessing as the weights' own transforms have them."""
     transforms = weights.transforms()
     side = int(transforms.crop_size[0])
-    return InputSpec(
-        size=(side, side),
-        mean=tuple(transforms.mean),
-        std=tuple(transforms.std),
-        resize=int(transforms.resize_size[0]),
-        interpolation="bicubic" if transforms.interpolation.value == "bicubic" else "bilinear",
-    )
+    frame: dict[str, Any] = {
+        "size": (side, side),
+        "mean": tuple(transforms.mean),
+        "std": tuple(transforms.std),
+        "resize": int(transforms.resize_size[0]),
+        "interpolation": "bicubic" if transforms.interpolation.value == "bicubic" else "bilinear",
+    }
+    return ClipSpec(frames=FRAMES, **frame) if "Kinetics-400" in weights.meta["_metrics"] else InputSpec(**frame)
 
 
 def _card(name: str, weights: Any, pretrained: bool) -> Card:
     import torchvision
 
+    spec = input_spec(weights)
+    ((measured_on, measured),) = weights.meta["_metrics"].items()
+    clips = isinstance(spec, ClipSpec)
     known = Card(
         name=name,
         family=name,
-        input=input_spec(weights),
+        task="video-classification" if clips else "image-classification",
+        input=spec,
         classes=tuple(weights.meta["categories"]),
         licence="BSD-3-Clause",
         source=f"torchvision {torchvision.__version__}",
-        sample_sets=("photos",),
+        sample_sets=("motion-few",) if clips else ("photos",),
     )
     if not pretrained:
         return dataclasses.replace(
@@ -232,19 +180,10 @@ def _card(name: str, weights: Any, pretrained: bool) -> Card:
             random_weights=True,
             description="Structure only: its weights are random, its answers mean nothing.",
         )
-    top1 = weights.meta["_metrics"]["ImageNet-1K"]["acc@1"] / 100
     return dataclasses.replace(
         known,
         source=f"{known.source}, {weights.name}",
-        data="ImageNet-1K",
+        data=measured_on,
         description=re.sub(r"\s+", " ", weights.meta.get("_docs", "")).strip(),
-        accuracy={"top1": top1, "set": "ImageNet-1K validation", "by": "torchvision"},
+        accuracy={"top1": measured["acc@1"] / 100, "set": f"{measured_on} validation", "by": "torchvision"},
     )
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write so that a reader sees a whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
-        part.write(data)
-    Path(part.name).replace(path)
