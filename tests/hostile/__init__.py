@@ -1,0 +1,1 @@
+"""Hostile files: a script that makes them, and a mutator of good ones."""
