@@ -128,8 +128,8 @@ def test_a_budget_is_used_up(name: str) -> None:
 @pytest.mark.parametrize("name", TRAINED)
 def test_whole_blocks_are_kept_where_the_budget_can_be_met_in_them(name: str) -> None:
     model = lwcore.load(name)
-    coupling, counts = couple(model), share_out(model, Budget(keep=0.5), 8, _pretend(model))
-    stops = [lever.stops for lever in levers(coupling, 8)]
+    counts = share_out(model, Budget(keep=0.5), 8, _pretend(model))
+    stops = [lever.stops for lever in levers(model, 8)]
     assert all(any(all(counts[g] == n for g, n in stop.items()) for stop in each) for each in stops)
 
 

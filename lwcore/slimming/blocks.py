@@ -22,7 +22,8 @@ from lwcore.model import Model
 from lwcore.progress import Progress, part, silent
 from lwcore.recipe import Blocks
 from lwcore.samples import SampleSet
-from lwcore.slimming.refit.calibration import Draw, answers, change, draw
+from lwcore.similarity import change
+from lwcore.slimming.refit.calibration import Draw, answers, draw
 from lwcore.slimming.refit.linear import linear_layers
 from lwcore.slimming.refit.sweep import refit
 

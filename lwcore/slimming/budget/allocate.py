@@ -96,7 +96,7 @@ def share_out(
     whole = float(costs(known.removed({})))
     limit = budget.keep * whole
     while True:
-        choices = _free(levers(couple(model), align), given)
+        choices = _free(levers(model, align), given)
         found = _shared(known, choices, costs, limit, budget, sensitivity, given)
         if found is None and align == 1:
             smallest = given | merged(choices, [len(lever.stops) - 1 for lever in choices])

@@ -39,7 +39,7 @@ def measure_pace(model: Model) -> Pace:
     """Time the model and narrower copies of it (weights do not matter to time) in turns, and fit the three numbers."""
     from scipy.optimize import nnls  # late: the web process never sets a clock
 
-    known, choices = prices(model), levers(couple(model), 8)
+    known, choices = prices(model), levers(model, 8)
     rungs = [merged(choices, [round(share * (len(lever.stops) - 1)) for lever in choices]) for share in LADDER]
     times = np.array(_milliseconds(model, rungs))
     removed = np.array([known.removed(counts) for counts in rungs])

@@ -15,7 +15,9 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from lwcore.analysis.coupling import Coupling, Group
+from lwcore.analysis.coupling import Coupling, Group, couple
+from lwcore.graph import per_model
+from lwcore.model import Model
 
 Counts = dict[str, int]  # group name → channels removed
 STEPS = 16  # positions of a lever that is not bound to blocks
@@ -33,12 +35,24 @@ class Lever:
         return sum(self.stops[stop].values()) / sum(g.channels for g in self.groups)
 
 
-def levers(coupling: Coupling, align: int) -> list[Lever]:
-    """All levers of a model, in the order of its groups.
+def levers(model: Model, align: int) -> list[Lever]:
+    """All levers of a model, in the order of its groups; remembered.
 
     Args:
         align: channels in a block; 1 for single channels.
     """
+    known = _known(model)
+    if align not in known:
+        known[align] = _levers(couple(model), align)
+    return known[align]
+
+
+@per_model()
+def _known(model: Model) -> dict[int, list[Lever]]:
+    return {}
+
+
+def _levers(coupling: Coupling, align: int) -> list[Lever]:
     if align == 1:
         return [Lever((group,), _single_steps(group)) for group in coupling.groups]
     places = _places(coupling)

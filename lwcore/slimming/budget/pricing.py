@@ -15,7 +15,7 @@ import numpy as np
 from onnx import NodeProto
 from scipy.sparse import coo_array, csr_array
 
-from lwcore.analysis.cost import Cost, constant_bytes, macs, values
+from lwcore.analysis.cost import Cost, Product, constant_bytes, products, values
 from lwcore.analysis.coupling import Coupling, couple
 from lwcore.graph import Graph, Shape, per_model
 from lwcore.model import Model
@@ -120,7 +120,7 @@ def shapes_without(model: Model, counts: Mapping[str, int]) -> dict[str, Shape]:
 def prices(model: Model) -> Prices:
     """Everything pricing needs; remembered by fingerprint."""
     graph, coupling = Graph.view(model), couple(model)
-    nodes = [node for node in graph.nodes if macs(node, graph.shapes)]
+    work = [(node, product) for node in graph.nodes for product in products(node) if product(node, graph.shapes)]
     shapes = dict(graph.shapes)
     places, times = _places(coupling, shapes)
     row = {place: number for number, place in enumerate(places)}
@@ -132,7 +132,10 @@ def prices(model: Model) -> Prices:
         times=times,
         shapes=shapes,
         macs=_products(
-            ((macs(node, shapes), _mac_factors(node, shapes, row)) for node in nodes), places, times, shapes
+            ((product(node, shapes), _mac_factors(node, product, shapes, row)) for node, product in work),
+            places,
+            times,
+            shapes,
         ),
         params=_products(((count, whole[n]) for n, count in values(graph).items()), places, times, shapes),
         bytes=_products(((constant_bytes(graph, n), whole[n]) for n in graph.constants), places, times, shapes),
@@ -161,15 +164,15 @@ def _axes(row: Mapping[Place, int], name: str, shapes: Mapping[str, Shape]) -> l
     return [row[name, axis] for axis in range(len(shapes[name])) if (name, axis) in row]
 
 
-def _mac_factors(node: NodeProto, shapes: dict[str, Shape], row: Mapping[Place, int]) -> list[int]:
+def _mac_factors(node: NodeProto, product: Product, shapes: dict[str, Shape], row: Mapping[Place, int]) -> list[int]:
     """Rows of the sizes that a node's MACs are proportional to, found by doubling each: no operator is special."""
-    before, found = macs(node, shapes), list[int]()
+    before, found = product(node, shapes), list[int]()
     for name in dict.fromkeys((*node.input, *node.output)):
         shape = shapes.get(name, ())
         for axis, size in enumerate(shape):
             if (name, axis) in row:
                 doubled = ChainMap({name: (*shape[:axis], 2 * size, *shape[axis + 1 :])}, shapes)
-                found += [row[name, axis]] * round(math.log2(macs(node, doubled) / before))
+                found += [row[name, axis]] * round(math.log2(product(node, doubled) / before))
     return found
 
 

@@ -21,17 +21,21 @@ from threadpoolctl import threadpool_limits
 
 from lwcore.analysis.coupling import couple
 from lwcore.answers import feeds
+from lwcore.domains import domain
 from lwcore.errors import SlimError
+from lwcore.graph import Graph
 from lwcore.model import Model
 from lwcore.progress import Progress, part, silent
 from lwcore.recipe import Budget, Channels
 from lwcore.runtime import Feed, count, run, session
 from lwcore.samples import SampleSet
+from lwcore.similarity import change
 from lwcore.slimming.budget.allocate import POWERS, Sensitivity, share_out
 from lwcore.slimming.budget.latency import measure_pace
 from lwcore.slimming.budget.levels import Counts, Lever, levers
 from lwcore.slimming.budget.pricing import price
 from lwcore.slimming.pruning.channels import prune
+from lwcore.slimming.refit.calibration import answers
 
 ALIGN = 8  # harm is a property of how many channels go; the default's stops are as good a place to measure as any
 FITTING, CHECKING = 256, 256  # samples of each part; halves of what there is where there is less
@@ -53,7 +57,7 @@ def measure_sensitivity(model: Model, samples: SampleSet, progress: Progress = s
     Raises:
         SlimError: there is nothing to remove, or too few samples for a batch.
     """
-    choices = levers(couple(model), ALIGN)
+    choices = levers(model, ALIGN)
     if not choices:
         raise SlimError("Expected a model with channels that can be removed to share out a budget, found none.")
     with threadpool_limits(limits=1, user_api="blas"):  # the same trials on every machine; see `apply`
@@ -71,7 +75,7 @@ class _Trial:
     step: Channels
     fitting: SampleSet
     inputs: list[Feed]
-    wanted: np.ndarray
+    wanted: list[np.ndarray]
 
     @property
     def judges(self) -> int:
@@ -79,10 +83,16 @@ class _Trial:
         return sum(map(count, self.inputs))
 
     def harm(self, counts: Counts) -> float:
-        """Mean squared distance of the answers after removing so many channels of the groups."""
+        """How far the answers move when so many channels of the groups are removed.
+
+        Mean squared distance of a classifier's probabilities; change of all outputs, each relative to its own power, of
+        any other model.
+        """
         full = {group.name: counts.get(group.name, 0) for group in couple(self.model).groups}
         graph, _ = prune(self.model, self.step, full, self.fitting, 0)
-        return _distance(_logits(graph.serialize(), self.inputs), self.wanted)
+        if not domain(self.model).classes:
+            return change(answers(graph, self.inputs), self.wanted)
+        return _distance(_logits(graph.serialize(), self.inputs), self.wanted[0])
 
 
 def _trial(model: Model, samples: SampleSet, trials: int) -> _Trial:
@@ -96,7 +106,9 @@ def _trial(model: Model, samples: SampleSet, trials: int) -> _Trial:
         step = Channels(compensate="one-shot")
         checking = _spread(checking, np.arange(len(checking)), max(FEWEST, int(WORK / 2 / one)))
     inputs = list(feeds(model, checking))
-    return _Trial(model, step, fitting, inputs, _softmax(_logits(model.data, inputs)))
+    classes = domain(model).classes
+    wanted = [_softmax(_logits(model.data, inputs))] if classes else answers(Graph.view(model), inputs)
+    return _Trial(model, step, fitting, inputs, wanted)
 
 
 def _spread(samples: SampleSet, places: np.ndarray, count: int) -> SampleSet:
@@ -152,13 +164,16 @@ def _together(trial: _Trial, alone: Sensitivity, progress: Progress) -> tuple[tu
     """At each of `KEEPS`, the power of the harms whose allocation does least harm when it is really carried out."""
     best: list[tuple[float, float]] = []
     for done, keep in enumerate(KEEPS):
-        tried: dict[float, float] = {}
+        tried, allocations = dict[float, float](), dict[float, Counts]()
         for power in POWERS:
             known = replace(alone, powers=((keep, power),))
             try:
-                tried[power] = trial.harm(share_out(trial.model, Budget(of="macs", keep=keep), ALIGN, known))
+                counts = share_out(trial.model, Budget(of="macs", keep=keep), ALIGN, known)
             except SlimError:  # a model that cannot be made so small has nothing to learn here
                 break
+            same = next((p for p, other in allocations.items() if other == counts), None)
+            tried[power] = trial.harm(counts) if same is None else tried[same]
+            allocations[power] = counts
         if tried:
             best.append((keep, min(tried, key=lambda power: tried[power])))
         progress((done + 1) / len(KEEPS), "measuring sensitivity")

@@ -64,11 +64,11 @@ def shares(graph: Graph, layer: Linear, form: Form) -> Shares:
     """The price of each rank of a form."""
     own, rest = _taps(layer, form), math.prod(layer.kernel) // _taps(layer, form)
     batch = graph.shape(layer.result)[0]
-    between = batch * math.prod(_between(graph, layer, form)) if layer.kernel else layer.positions
-    macs = between * layer.inputs * own + layer.positions * layer.outputs * rest
+    between = batch * math.prod(_between(graph, layer, form)) if layer.kernel else layer.total
+    macs = between * layer.inputs * own + layer.total * layer.outputs * rest
     params = layer.inputs * own + layer.outputs * rest
     whole = layer.outputs * layer.width
-    most = min((whole * layer.positions - 1) // macs, (whole - 1) // params)
+    most = min((whole * layer.total - 1) // macs, (whole - 1) // params)
     return Shares(macs, params, min(most, layer.inputs * own, layer.outputs * rest))
 
 

@@ -20,8 +20,9 @@ from lwcore.model import Model
 from lwcore.progress import Progress, part, silent
 from lwcore.runtime import Feed, count
 from lwcore.samples import SampleSet
+from lwcore.similarity import change
 from lwcore.slimming.lowrank.factors import Factors, Form, factorise, forms, from_outputs, kept, ranks, shares, split
-from lwcore.slimming.refit.calibration import answers, change, draw
+from lwcore.slimming.refit.calibration import answers, draw
 from lwcore.slimming.refit.linear import Linear, linear_layers
 from lwcore.slimming.refit.walk import Chunks, Walk
 from lwcore.slimming.weights import Weights
@@ -170,7 +171,7 @@ def _options(graph: Graph, weights: Weights, layer: Linear, form: Form, known: S
     stays = kept(layer, form, factors, weight, known.read if known else None, at)
     whole = layer.outputs * layer.width
     return [
-        Option(form, r, share, whole * layer.positions - r * each.macs, whole - r * each.params)
+        Option(form, r, share, whole * layer.total - r * each.macs, whole - r * each.params)
         for r, share in zip(at, stays, strict=True)
     ]
 

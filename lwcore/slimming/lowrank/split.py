@@ -17,6 +17,7 @@ from lwcore.progress import Progress, part, silent
 from lwcore.recipe import Budget, LowRank
 from lwcore.runtime import run, session
 from lwcore.samples import SampleSet
+from lwcore.similarity import change
 from lwcore.slimming.blocks import changed
 from lwcore.slimming.budget.knapsack import Knapsack
 from lwcore.slimming.lowrank.spectra import (
@@ -29,7 +30,7 @@ from lwcore.slimming.lowrank.spectra import (
     statistics,
     with_factors,
 )
-from lwcore.slimming.refit.calibration import answers, change, draw
+from lwcore.slimming.refit.calibration import answers, draw
 from lwcore.slimming.refit.sweep import refit
 from lwcore.timing import take_turns
 

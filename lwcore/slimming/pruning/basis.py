@@ -36,12 +36,18 @@ class Stream:
         writers: layers that write it, with the position in the group of each of their outputs.
         added: constants added to it (biases), with positions.
         readers: layers that read it, with positions.
+        tensors: those that hold it, with positions.
     """
 
     group: Group
     writers: tuple[tuple[Linear, np.ndarray], ...]
     added: tuple[tuple[str, np.ndarray], ...]
     readers: tuple[tuple[Consumer, np.ndarray], ...]
+    tensors: tuple[tuple[str, np.ndarray], ...]
+
+    def turns(self, forward: np.ndarray) -> dict[str, np.ndarray]:
+        """Tensor → the change of basis in the order of its channels."""
+        return {name: forward[np.ix_(order, order)] for name, order in self.tensors}
 
     def change(self, graph: Graph, moments: dict[str, Moments], forward: np.ndarray, backward: np.ndarray) -> None:
         """Write the stream in another basis, in place: x → `forward` x, with `backward` its inverse."""
@@ -161,4 +167,5 @@ def _stream(
     floats = all(name in graph.constants and graph.constants[name].dtype.kind == "f" for name in known)
     if not read or not writers or known != constants or not floats:
         return None
-    return Stream(group, tuple(writers), tuple(added.items()), tuple(read))
+    held = tuple((name, position[next(iter(coupling.tensors[name].values()))]) for name in names)
+    return Stream(group, tuple(writers), tuple(added.items()), tuple(read), held)

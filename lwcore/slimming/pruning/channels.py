@@ -14,14 +14,16 @@ from lwcore.model import Model
 from lwcore.progress import Progress, part, silent
 from lwcore.recipe import Channels
 from lwcore.samples import SampleSet
+from lwcore.similarity import change
 from lwcore.slimming.budget.allocate import Sensitivity, share_out, share_out_by_clock
 from lwcore.slimming.budget.levels import levers, uniform
 from lwcore.slimming.budget.pricing import price
 from lwcore.slimming.pruning.criteria import BEST, CANDIDATES, CRITERIA
 from lwcore.slimming.pruning.selection import Choice, choose
-from lwcore.slimming.refit.calibration import answers, change, draw
+from lwcore.slimming.refit.calibration import answers, draw
 from lwcore.slimming.refit.compensate import Cut, one_shot, sequential
 from lwcore.slimming.refit.judging import gather_answers, no_worse
+from lwcore.slimming.refit.targets import gather_targets
 from lwcore.slimming.rewrite import Keep, cut
 
 FIT = 256  # samples for the re-fit: 512 were within a tenth of a point of accuracy, either way
@@ -67,7 +69,7 @@ def _in_blocks(model: Model, step: Channels, exact: dict[str, int]) -> dict[str,
         return price(model, counts).macs
 
     target = macs(exact)
-    counts = uniform(levers(couple(model), step.align), step.amount, macs, target)
+    counts = uniform(levers(model, step.align), step.amount, macs, target)
     return counts if abs(macs(counts) - target) <= NEAR * macs({}) else exact
 
 
@@ -114,7 +116,7 @@ def prune(
     notes = _notes(coupling, counts, choice.keep, step)
     if not adjusts or samples is None:
         return slim, notes
-    fitted = _compensated(model, step, Cut(choice.dense, slim, coupling, choice.keep), choice, samples, progress)
+    fitted = _compensated(model, step, choice, slim, samples, progress)
     if fitted is None:
         return slim, [
             *notes,
@@ -124,15 +126,17 @@ def prune(
 
 
 def _compensated(
-    model: Model, step: Channels, plain: Cut, choice: Choice, samples: SampleSet, progress: Progress
+    model: Model, step: Channels, choice: Choice, plain: Graph, samples: SampleSet, progress: Progress
 ) -> Graph | None:
     """The slim graph re-fitted; None where that lowers the agreement with the original on samples held out."""
-    found, both = draw(model, samples, FIT), replace(plain, slim=plain.slim.copy())
+    found = draw(model, samples, FIT)
+    both = Cut(choice.dense, plain.copy(), couple(model), choice.keep, Graph.view(model), choice.turns)
     if step.compensate == "one-shot":
         one_shot(both, choice.moments)
     else:
-        sequential(both, found.fit, part(progress, 0.2, 0.95))
-    return both.slim if no_worse(model, samples, both.slim, plain.slim, found.check) else None
+        known = gather_targets(model, samples, found.fit)
+        sequential(both, found.fit, part(progress, 0.2, 0.95), known)
+    return both.slim if no_worse(model, samples, both.slim, plain, found.check) else None
 
 
 def _best(

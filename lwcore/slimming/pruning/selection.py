@@ -28,11 +28,13 @@ class Choice:
         dense: the original, perhaps with some streams in another basis; it computes the same.
         moments: of its consumers' inputs.
         keep: which channels stay.
+        turns: tensor → how it was brought into another basis.
     """
 
     dense: Graph
     moments: Mapping[str, Moments]
     keep: Keep
+    turns: Mapping[str, np.ndarray]
 
 
 def choose(
@@ -54,13 +56,17 @@ def choose(
     moments = dict(gather_moments(model, samples)) if samples is not None else {}
     looks = CRITERIA[criterion].needs_samples
     turned = [s for s in streams(model) if counts[s.group.name]] if turn and looks else []
-    for stream in turned:
-        stream.change(dense, moments, *directions(stream, dense, moments))
+    bases = [directions(stream, dense, moments) for stream in turned]
+    for stream, basis in zip(turned, bases, strict=True):
+        stream.change(dense, moments, *basis)
     orders = gather_orders(model, samples) if criterion == "gram" and turn and samples is not None else {}
     keep = keep_best(coupling, counts, Evidence(dense, coupling, moments, rng, orders), criterion)
-    for stream in turned:
-        stream.change(dense, moments, *spread(stream, keep))
-    return Choice(dense, moments, keep)
+    turns = dict[str, np.ndarray]()
+    for stream, basis in zip(turned, bases, strict=True):
+        mixed = spread(stream, keep)
+        stream.change(dense, moments, *mixed)
+        turns |= stream.turns(mixed[0] @ basis[0])
+    return Choice(dense, moments, keep, turns)
 
 
 def keep_best(coupling: Coupling, counts: Mapping[str, int], evidence: Evidence, criterion: str) -> Keep:

@@ -9,7 +9,7 @@ the layers before it got wrong. Sources: ThiNet (ICCV 2017), GRAIL (arXiv
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 
 import numpy as np
@@ -22,11 +22,11 @@ from lwcore.answers import feeds
 from lwcore.graph import Graph, reads
 from lwcore.model import Model
 from lwcore.progress import Progress, silent
-from lwcore.runtime import Feed
+from lwcore.runtime import Feed, count
 from lwcore.samples import SampleSet
-from lwcore.slimming.refit.linear import ROWS
 from lwcore.slimming.refit.mixing import Mixing, Rebuilt, channel_vectors, mixing, moments_key, whole
 from lwcore.slimming.refit.sweep import Pair, Step, affordable, direct, sweep
+from lwcore.slimming.refit.targets import Targets
 from lwcore.slimming.rewrite import Keep
 
 CALIBRATION = 512  # samples that statistics are taken from; more changes the result less than another draw does
@@ -36,17 +36,23 @@ FEWEST = 64  # samples that statistics are taken from however large the model
 
 @dataclass(frozen=True)
 class Cut:
-    """A dense graph, its slimmed copy (same nodes at the same indexes) and what lies between them."""
+    """A dense graph, its slimmed copy (same nodes at the same indexes) and what lies between them.
+
+    Attributes:
+        origin, turns: as those of `Pair`.
+    """
 
     dense: Graph
     slim: Graph
     coupling: Coupling
     keep: Keep
+    origin: Graph | None = None
+    turns: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @cached_property
     def pair(self) -> Pair:
         """Both graphs, and how dense tensors become slim ones."""
-        return Pair(self.dense, self.slim, self.kept, ROWS)
+        return Pair(self.dense, self.slim, self.kept, origin=self.origin, turns=self.turns)
 
     def kept(self, name: str) -> dict[int, np.ndarray]:
         """Axis → which indexes of a dense tensor the slim one still has, where it lost some."""
@@ -73,13 +79,19 @@ def one_shot(cut: Cut, known: Mapping[str, Moments]) -> None:
             cut.mixing(consumer).from_moments(cut.pair, known[moments_key(cut.dense, consumer)])
 
 
-def sequential(cut: Cut, inputs: Sequence[Feed], progress: Progress = silent) -> None:
+def sequential(
+    cut: Cut,
+    inputs: Sequence[Feed],
+    progress: Progress = silent,
+    known: Targets | None = None,
+) -> None:
     """Re-fit every layer behind the first removed channel, in place and in topological order.
 
     Args:
         cut: the graphs; `cut.slim` is changed.
         inputs: calibration inputs in batches; every fourth checks the ridge.
         progress: told the share done after each layer.
+        known: targets on the same inputs, gathered before.
     """
     lost = {c.node for c in cut.coupling.consumers if cut.lost(c)}
     reached = _reached(cut.slim, lost)
@@ -88,8 +100,10 @@ def sequential(cut: Cut, inputs: Sequence[Feed], progress: Progress = silent) ->
     done = {layer.index for layer in whole}
     rest = [c for c in cut.refittable() if c.node in reached and c.node not in done]
     results = {layer.result for layer in wanted} | {cut.slim.nodes[c.node].output[0] for c in rest}
-    steps: list[Step] = [*direct(cut.pair, whole, results), *(Rebuilt(cut.pair, cut.mixing(c)) for c in rest)]
-    sweep(cut.pair, steps, inputs, progress)
+    samples = sum(map(count, inputs))
+    rebuilt = [Rebuilt(cut.pair, cut.mixing(c), samples) for c in rest]
+    steps: list[Step] = [*direct(cut.pair, whole, results, samples), *rebuilt]
+    sweep(cut.pair, steps, inputs, progress, known)
 
 
 def _reached(graph: Graph, first: set[int]) -> set[int]:
@@ -115,11 +129,11 @@ def gather_moments(model: Model, samples: SampleSet) -> dict[str, Moments]:
     key = samples.key(model)
     if key not in _MOMENTS:
         graph = Graph.view(model)
-        count = min(len(samples), CALIBRATION, max(FEWEST, WORK // max(cost(model).macs, 1)))
+        most = min(len(samples), CALIBRATION, max(FEWEST, WORK // max(cost(model).macs, 1)))
         read = {moments_key(graph, c): c for c in whole(graph, couple(model))}
-        vectors = {key: (c.tensor, partial(channel_vectors, graph, c, samples=count)) for key, c in read.items()}
+        vectors = {key: (c.tensor, partial(channel_vectors, graph, c, samples=most)) for key, c in read.items()}
         size = batch_size(graph, {name for name, _ in vectors.values()})
-        batches = feeds(model, samples.take(count), size)
+        batches = feeds(model, samples.take(most), size)
         keep_moments(model, samples, moments(graph, batches, vectors))
     return _MOMENTS[key]
 

@@ -6,7 +6,7 @@ A convolution's vector is the patch under its kernel (channels × kernel positio
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,8 @@ class Linear:
         strides, dilations, pads: as long as `kernel`; pads are (before, after) pairs.
         flipped: the weight holds inputs × outputs.
         factor: what a Gemm multiplies its product with (alpha).
-        positions: vectors that one sample has.
+        positions: vectors in one row of the result's first axis, which holds the samples.
+        total: vectors in all rows of one run: more where the file fixes a batch, or has its steps on the first axis.
     """
 
     index: int
@@ -45,6 +46,7 @@ class Linear:
     outputs: int
     inputs: int
     positions: int
+    total: int
     groups: int = 1
     kernel: tuple[int, ...] = ()
     strides: tuple[int, ...] = ()
@@ -84,29 +86,46 @@ class Linear:
 
     def targets(self, values: np.ndarray, step: int, start: int = 0) -> np.ndarray:
         """Its result as vectors, shape (groups, outputs of a group, n) float32, at the same positions."""
-        if self.axis == 1 and values.ndim > 2:  # pick before moving the axis: few positions of large pictures
-            taken = values.reshape(*values.shape[:2], -1)[:, :, start::step].swapaxes(0, 1)
-        else:
-            last = np.moveaxis(values, self.axis, -1)
-            taken = np.moveaxis(last.reshape(len(last), -1, last.shape[-1])[:, start::step], -1, 0)
-        rows = taken.astype(np.float32, copy=False).reshape(len(taken), -1)
-        return np.ascontiguousarray(rows).reshape(self.groups, -1, rows.shape[1])
+        rows = along(values, self.axis, step, start)
+        return rows.reshape(self.groups, -1, rows.shape[1])
 
     def _patches(self, values: np.ndarray, step: int, start: int) -> np.ndarray:
-        count, channels = values.shape[:2]
-        padded = np.pad(values, ((0, 0), (0, 0), *self.pads)) if any(map(any, self.pads)) else values
-        space = padded.shape[2:]
-        sizes = [
-            (size - (k - 1) * d - 1) // s + 1
-            for size, k, d, s in zip(space, self.kernel, self.dilations, self.strides, strict=True)
-        ]
-        places = np.unravel_index(np.arange(start, math.prod(sizes), step), sizes)
-        flat = padded.reshape(count, channels, -1)
+        if math.prod(self.kernel) == 1 and not any(map(any, self.pads)) and set(self.strides) == {1}:
+            return along(values, 1, step, start).reshape(self.groups, self.width, -1)
+        count, channels, *space = values.shape
+        places = np.unravel_index(np.arange(start, self.positions, step), self._sizes(space))
+        flat = values.reshape(count, channels, -1)
         columns = np.empty((channels, math.prod(self.kernel), count, len(places[0])), np.float32)
         for position, offset in enumerate(np.ndindex(*self.kernel)):
-            where = [p * s + o * d for p, s, o, d in zip(places, self.strides, offset, self.dilations, strict=True)]
-            columns[:, position] = np.take(flat, np.ravel_multi_index(where, space), axis=2).swapaxes(0, 1)
+            where = [
+                p * s + o * d - before
+                for p, s, o, d, (before, _) in zip(places, self.strides, offset, self.dilations, self.pads, strict=True)
+            ]
+            outside = np.any([(w < 0) | (w >= size) for w, size in zip(where, space, strict=True)], axis=0)
+            taken = np.take(flat, np.ravel_multi_index(where, space, mode="clip"), axis=2)
+            columns[:, position] = taken.swapaxes(0, 1)
+            if outside.any():  # what a kernel reads beyond the edge
+                columns[:, position, :, outside] = 0
         return columns.reshape(self.groups, self.width, -1)
+
+    def _sizes(self, space: Sequence[int]) -> list[int]:
+        """Of the result in space."""
+        return [
+            (size + before + after - (k - 1) * d - 1) // s + 1
+            for size, k, d, s, (before, after) in zip(
+                space, self.kernel, self.dilations, self.strides, self.pads, strict=True
+            )
+        ]
+
+
+def along(values: np.ndarray, axis: int, step: int, start: int = 0) -> np.ndarray:
+    """Vectors along an axis, shape (size of the axis, n) float32, at every `step`-th position of the others."""
+    if axis == 1 and values.ndim > 2:  # pick before moving the axis: few positions of large pictures
+        taken = values.reshape(*values.shape[:2], -1)[:, :, start::step].swapaxes(0, 1)
+    else:
+        last = np.moveaxis(values, axis, -1)
+        taken = np.moveaxis(last.reshape(len(last), -1, last.shape[-1])[:, start::step], -1, 0)
+    return np.ascontiguousarray(taken.astype(np.float32, copy=False).reshape(len(taken), -1))
 
 
 def linear_layers(graph: Graph) -> list[Linear]:
@@ -138,13 +157,18 @@ def _conv(graph: Graph, index: int, node: NodeProto, weights: Weights) -> Linear
         axis=1,
         outputs=outputs,
         inputs=inputs,
-        positions=math.prod(graph.shape(result)) // outputs,
+        positions=_positions(graph.shape(result), outputs),
+        total=math.prod(graph.shape(result)) // outputs,
         groups=int(options.get("group", 1)),
         kernel=tuple(kernel),
         strides=strides,
         dilations=dilations,
         pads=_pads(options, graph.shape(data)[2:], tuple(kernel), strides, dilations),
     )
+
+
+def _positions(shape: Shape, outputs: int) -> int:
+    return math.prod(shape[1:] if len(shape) > 1 else shape) // outputs
 
 
 def _pads(
@@ -201,7 +225,8 @@ def _product(
         axis=axis,
         outputs=outputs,
         inputs=inputs,
-        positions=math.prod(graph.shape(result)) // outputs,
+        positions=_positions(graph.shape(result), outputs),
+        total=math.prod(graph.shape(result)) // outputs,
         flipped=flipped,
         factor=factor,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from lwcore.graph import Graph
 from lwcore.slimming.refit.linear import Home, bias_home
 from lwcore.slimming.refit.regression import RIDGES, Batch, fitted, solver
 from lwcore.slimming.refit.sweep import Pair, refused
+from lwcore.slimming.refit.targets import Take
 from lwcore.slimming.refit.walk import Chunks
 from lwcore.slimming.rewrite import Keep
 from lwcore.slimming.weights import Weights
@@ -72,12 +74,12 @@ class Mixing:
 
     def from_moments(self, pair: Pair, stats: Moments) -> None:
         """Re-fit from the dense model's statistics alone."""
-        kept, centred = self.kept, self.home is not None
-        gram = stats.gram - np.outer(stats.mean, stats.mean) if centred else stats.gram
-        plain = np.eye(len(kept))[:, kept]
-        inner = gram[np.ix_(kept, kept)]
-        solve = solver(inner[None], _ONE_SHOT)
-        rebuild = plain + solve((gram[:, kept] - plain @ inner)[None])[0]
+        kept, lost = np.flatnonzero(self.kept), np.flatnonzero(~self.kept)
+        mean = stats.mean if self.home is not None else np.zeros_like(stats.mean)
+        inner, cross = (stats.gram[np.ix_(rows, kept)] - np.outer(mean[rows], mean[kept]) for rows in (kept, lost))
+        rebuild = np.zeros((len(self.kept), len(kept)))
+        rebuild[kept, np.arange(len(kept))] = 1.0  # what is there needs no rebuilding
+        rebuild[lost] = solver(inner[None], _ONE_SHOT)(cross[None])[0]
         self.write(pair, rebuild, stats.mean - rebuild @ stats.mean[kept])
 
 
@@ -100,21 +102,23 @@ def _home(pair: Pair, index: int) -> Home | None:
 class Rebuilt:
     """A step of a sweep: rebuilds a layer's dense inputs from what it reads in the slim graph."""
 
-    def __init__(self, pair: Pair, found: Mixing) -> None:
-        self._pair, self._mixing = pair, found
+    def __init__(self, pair: Pair, found: Mixing, samples: int) -> None:
+        self._pair, self._mixing, self._samples = pair, found, samples
         self.result = pair.slim.nodes[found.consumer.node].output[0]
-        self.original: tuple[str, ...] = (found.consumer.tensor,)
-        self.now: tuple[str, ...] = (found.consumer.tensor,)
+        dense, consumer = pair.dense, found.consumer
+        axis = channel_axis(dense, consumer)
+        vectors = partial(channel_vectors, dense, consumer, samples=samples)
+        step = stride((1, *dense.shape(consumer.tensor)[1:]), axis, samples)
+        self.original = Take(consumer.tensor, axis, step, pair.trims(consumer.tensor, axis), vectors)
+        self.now: tuple[str, ...] = (consumer.tensor,)
 
-    def refit(self, original: Sequence[Chunks], now: Sequence[Chunks]) -> None:
+    def refit(self, original: Chunks, now: Sequence[Chunks]) -> None:
         """Solve for B and write the layer's weight."""
-        found, dense = self._mixing, self._pair.dense
-        samples, axis = sum(map(len, now[0])), channel_axis(dense, found.consumer)
+        found, name = self._mixing, self.original.name
         batches = []
-        for x, y in zip(now[0], original[0], strict=True):
-            whole = self._pair.trimmed(self.now[0], y, spare=axis)
-            targets, inputs = (channel_vectors(dense, found.consumer, values, samples)[None] for values in (whole, x))
-            batches.append(Batch(inputs, targets))
+        for x, y in zip(now[0], original, strict=True):
+            inputs = channel_vectors(self._pair.dense, found.consumer, x, self._samples)
+            batches.append(Batch(inputs[None], self._pair.turned(name, y)[None]))
         plain = np.eye(len(found.kept))[None, :, found.kept]
         rebuild, left = fitted(batches, plain, found.home is not None)
         found.write(self._pair, rebuild[0], left[0])

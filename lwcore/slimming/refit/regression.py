@@ -42,13 +42,21 @@ class Batch:
         """True when an activation follows that cuts something off."""
         return bool(np.isfinite(self.low).any() or np.isfinite(self.high).any())
 
+    def thinned(self, step: int) -> Batch:
+        """Every `step`-th vector."""
+        low, high = (
+            edge[..., ::step] if isinstance(edge, np.ndarray) and edge.shape[-1:] == self.y.shape[-1:] else edge
+            for edge in (self.low, self.high)
+        )
+        return Batch(self.x[..., ::step], self.y[..., ::step], low, high)
+
     def passing(self, predicted: np.ndarray) -> np.ndarray:
         """The targets, moved to the prediction where both are cut off alike."""
-        moved = self.y
+        moved = self.y.copy()
         if np.isfinite(self.low).any():
-            moved = np.where(self.y <= self.low, np.minimum(predicted, self.low), moved)
+            np.copyto(moved, np.minimum(predicted, self.low), where=self.y <= self.low, casting="same_kind")
         if np.isfinite(self.high).any():
-            moved = np.where(self.y >= self.high, np.maximum(predicted, self.high), moved)
+            np.copyto(moved, np.maximum(predicted, self.high), where=self.y >= self.high, casting="same_kind")
         return moved
 
 
@@ -72,13 +80,13 @@ class Sums:
     @classmethod
     def of(cls, batch: Batch) -> Sums:
         """Of one batch."""
-        flipped = batch.x.swapaxes(1, 2)
+        flipped, ones = batch.x.swapaxes(1, 2), np.ones(batch.x.shape[2], np.float32)
         return cls(
             (batch.x @ flipped).astype(np.float64),
             (batch.y @ flipped).astype(np.float64),
-            batch.x.sum(axis=2, dtype=np.float64),
-            batch.y.sum(axis=2, dtype=np.float64),
-            batch.x.shape[2],
+            (batch.x @ ones).astype(np.float64),
+            (batch.y @ ones).astype(np.float64),
+            len(ones),
         )
 
     def __add__(self, other: Sums) -> Sums:
@@ -191,9 +199,11 @@ def _passing(
     small, offset = weight.astype(np.float32), shift[:, :, None].astype(np.float32)
     cross, mean = np.zeros(weight.shape), np.zeros(shift.shape)
     for batch in batches:
-        targets = batch.passing(small @ batch.x + offset).astype(np.float32, copy=False)
+        predicted = small @ batch.x
+        predicted += offset
+        targets = batch.passing(predicted)
         cross += targets @ batch.x.swapaxes(1, 2)
-        mean += targets.sum(axis=2, dtype=np.float64)
+        mean += targets @ np.ones(targets.shape[2], np.float32)
     mean /= total.count
     return cross / total.count - mean[:, :, None] * (total.x / total.count)[:, None], mean
 

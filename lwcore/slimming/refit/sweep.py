@@ -8,9 +8,8 @@ Sources: ThiNet (ICCV 2017), Zhang et al. (TPAMI 2016: asymmetric reconstruction
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
@@ -20,17 +19,14 @@ from lwcore.errors import SlimError
 from lwcore.graph import Graph, attributes, reads
 from lwcore.progress import Progress, silent
 from lwcore.runtime import Feed, count
-from lwcore.slimming.refit.linear import ROWS, Linear, bias_home, linear_layers
+from lwcore.slimming.refit.linear import Linear, along, bias_home, linear_layers
 from lwcore.slimming.refit.path import Path, path
 from lwcore.slimming.refit.regression import Batch, fitted, fitted_few
+from lwcore.slimming.refit.targets import MOST, Take, Targets, first, sample, step_of
 from lwcore.slimming.refit.walk import Chunks, Walk
 from lwcore.slimming.weights import Weights
 
 WIDE = 1536  # longer input vectors cost seconds to solve for
-ENOUGH = 40  # vectors for each weight of an output: more change the fit less than another draw of samples does
-FEWEST = 4000
-GOLDEN = 0.618034
-AHEAD = 30_000_000  # values of the dense graph computed ahead of their use (120 MB)
 Kept = Callable[[str], Mapping[int, np.ndarray]]  # a dense tensor → axis → which indexes the slim one still has
 
 
@@ -39,16 +35,16 @@ class Step(Protocol):
 
     Attributes:
         result: what the layer gives; it must not be computed before the re-fit.
-        original: tensors of the dense graph.
+        original: vectors of a tensor of the dense graph.
         now: tensors of the slim graph.
     """
 
     result: str
-    original: tuple[str, ...]
+    original: Take
     now: tuple[str, ...]
 
-    def refit(self, original: Sequence[Chunks], now: Sequence[Chunks]) -> None:
-        """Re-fit the layer in place from the values of those tensors."""
+    def refit(self, original: Chunks, now: Sequence[Chunks]) -> None:
+        """Re-fit the layer in place from those vectors and the values of those tensors."""
 
 
 @dataclass
@@ -58,19 +54,32 @@ class Pair:
     Attributes:
         kept: along which axes dense tensors were cut; nothing where both graphs have all channels.
         rows: the most vectors that a layer is fitted to.
+        origin: gives the same answers as `dense`, some of its tensors in another basis; None when it is the same.
+        turns: tensor of `dense` → the matrix that brings the channels of the origin's into its basis.
     """
 
     dense: Graph
     slim: Graph
     kept: Kept = field(default=lambda name: {})
-    rows: int = ROWS
+    rows: int = MOST
+    origin: Graph | None = None
+    turns: Mapping[str, np.ndarray] = field(default_factory=dict)
 
-    def trimmed(self, name: str, values: np.ndarray, spare: int) -> np.ndarray:
-        """A dense tensor's values where the slim one still has any; along the axis to spare, all of them."""
-        for axis, mask in self.kept(name).items():
-            if axis != spare:
-                values = np.compress(mask, values, axis=axis)
-        return values
+    @property
+    def source(self) -> Graph:
+        """The graph whose tensors are asked for."""
+        return self.origin or self.dense
+
+    def trims(self, name: str, spare: int) -> dict[int, np.ndarray]:
+        """Which indexes the slim graph still has of a dense tensor, along all axes that lost some but one."""
+        return {axis: mask for axis, mask in self.kept(name).items() if axis != spare}
+
+    def turned(self, name: str, rows: np.ndarray, kept: np.ndarray | None = None) -> np.ndarray:
+        """Vectors of the origin's tensor in the basis of the dense graph; of the channels that are kept."""
+        turn = self.turns.get(name)
+        if turn is None:
+            return rows if kept is None else rows[kept]
+        return np.asarray((turn if kept is None else turn[kept]).astype(np.float32) @ rows)
 
     @cached_property
     def full(self) -> Weights:
@@ -88,6 +97,11 @@ class Pair:
         return self.slim.consumers()
 
     @cached_property
+    def whole(self) -> dict[str, Linear]:
+        """The dense graph's linear layers by their result."""
+        return {layer.result: layer for layer in linear_layers(self.dense)}
+
+    @cached_property
     def layers(self) -> list[Linear]:
         """The slim graph's linear layers."""
         return linear_layers(self.slim)
@@ -99,7 +113,7 @@ def refit(
     names: Sequence[str],
     inputs: Sequence[Feed],
     progress: Progress = silent,
-    rows: int = ROWS,
+    rows: int = MOST,
 ) -> None:
     """Re-fit layers of `slim` in place.
 
@@ -113,7 +127,7 @@ def refit(
     pair = Pair(dense, slim, rows=rows)
     wanted = set(names) & set(dense.producers())
     layers = [layer for layer in pair.layers if layer.result in wanted and affordable(layer)]
-    sweep(pair, direct(pair, layers, wanted), inputs, progress)
+    sweep(pair, direct(pair, layers, wanted, sum(map(count, inputs))), inputs, progress)
 
 
 def affordable(layer: Linear) -> bool:
@@ -121,11 +135,12 @@ def affordable(layer: Linear) -> bool:
     return layer.width <= WIDE or not layer.kernel
 
 
-def direct(pair: Pair, layers: Sequence[Linear], refitted: set[str]) -> list[Step]:
+def direct(pair: Pair, layers: Sequence[Linear], refitted: set[str], samples: int) -> list[Step]:
     """Steps that re-fit whole weights.
 
     Args:
         refitted: results of all the layers that the sweep changes.
+        samples: how many they are fitted to.
     """
     paths = {layer.result: path(pair.dense, pair.slim, pair.readers, layer) for layer in layers}
     depth = depths(pair.slim, refitted)
@@ -134,36 +149,36 @@ def direct(pair: Pair, layers: Sequence[Linear], refitted: set[str]) -> list[Ste
         way = paths[layer.result]
         if way and way.other and depth.get(way.other, 0) >= depth[layer.result]:
             way = None  # the other side of the sum is yet to be re-fitted: that layer will make the sum right
-        steps.append(Direct(pair, layer, way))
+        steps.append(Direct(pair, layer, way, samples))
     return steps
 
 
-def sweep(pair: Pair, steps: Sequence[Step], inputs: Sequence[Feed], progress: Progress = silent) -> None:
-    """Carry out steps, those nearest to the input first, running each operator of either graph once."""
+def sweep(
+    pair: Pair, steps: Sequence[Step], inputs: Sequence[Feed], progress: Progress = silent, known: Targets | None = None
+) -> None:
+    """Carry out steps, those nearest to the input first, running each operator of either graph at most once.
+
+    Args:
+        known: targets on the same inputs, gathered before.
+    """
     depth = depths(pair.slim, {step.result for step in steps})
     steps = sorted(steps, key=lambda step: depth[step.result])
-    now, targets = Walk(pair.slim, inputs), _targets(pair.dense, steps, inputs)
+    now, targets = Walk(pair.slim, inputs), _targets(pair.source, steps, inputs, known or {})
     for done, (step, found) in enumerate(zip(steps, targets, strict=True)):
         step.refit(found, now.reach(step.now, [name for other in steps[done + 1 :] for name in other.now]))
         progress((done + 1) / len(steps), "compensating")
 
 
-def _targets(dense: Graph, steps: Sequence[Step], inputs: Sequence[Feed]) -> Iterator[list[Chunks]]:
-    """What each step asks of the dense graph, computed for as many steps at once as `AHEAD` allows.
-
-    Few long runs cost half of many short ones: the runtime fuses operators and keeps its own layout between them.
-    """
-    walk, samples, start = Walk(dense, inputs), sum(map(count, inputs)), 0
-    while start < len(steps):
-        stop, size = start, 0
-        while stop < len(steps) and (stop == start or size <= AHEAD):
-            size += samples * sum(math.prod(dense.shape(name)) for name in steps[stop].original)
-            stop += 1
-        names = list(dict.fromkeys(name for step in steps[start:stop] for name in step.original))
-        found = dict(zip(names, walk.reach(names, [n for s in steps[stop:] for n in s.original]), strict=True))
-        for step in steps[start:stop]:
-            yield [found[name] for name in step.original]
-        start = stop
+def _targets(source: Graph, steps: Sequence[Step], inputs: Sequence[Feed], known: Targets) -> Iterator[Chunks]:
+    """What each step asks of the dense graph, known before or computed now."""
+    keys = [step.original.key for step in steps]
+    missing = [[step.original] for step, key in zip(steps, keys, strict=True) if key not in known]
+    computed = sample(source, missing, inputs)
+    for key in keys:
+        if key is not None and key in known:
+            yield known[key]
+        else:
+            yield next(computed)[0]
 
 
 def depths(graph: Graph, marked: set[str]) -> dict[str, int]:
@@ -178,19 +193,25 @@ def depths(graph: Graph, marked: set[str]) -> dict[str, int]:
 class Direct:
     """Re-fits a layer's whole weight, every kernel position by itself."""
 
-    def __init__(self, pair: Pair, layer: Linear, way: Path | None) -> None:
+    def __init__(self, pair: Pair, layer: Linear, way: Path | None, samples: int) -> None:
         self._pair, self._layer, self._path = pair, layer, way
         self.result = layer.result
-        self.original: tuple[str, ...] = (way.total or layer.result,) if way else (layer.result,)
+        name = (way.total if way else None) or layer.result
+        self._axis = layer.axis % len(pair.dense.shape(name))
+        self._step = step_of(pair.whole.get(layer.result, layer), samples, pair.rows)
+        self.original = Take(name, self._axis, self._step, pair.trims(name, self._axis))
         self.now: tuple[str, ...] = (layer.data, way.other) if way and way.other else (layer.data,)
 
-    def refit(self, original: Sequence[Chunks], now: Sequence[Chunks]) -> None:
+    def refit(self, original: Chunks, now: Sequence[Chunks]) -> None:
         """Solve, and write the weight and the shift of its result."""
         layer, pair = self._layer, self._pair
         plain = layer.matrix(pair.small.read(layer.weight))
         home = bias_home(pair.small, pair.readers, layer)
         batches = self._batches(original, now)
-        few = not layer.kernel and sum(batch.x.shape[2] for batch in batches) <= layer.width
+        vectors = sum(batch.x.shape[2] for batch in batches)
+        if not layer.kernel and layer.width > WIDE and vectors > WIDE:
+            batches, vectors = [batch.thinned(-(-vectors // WIDE)) for batch in batches], WIDE
+        few = not layer.kernel and vectors <= layer.width
         weight, shift = (fitted_few if few else fitted)(batches, plain, home is not None)
         if not np.isfinite(weight).all():
             raise refused(pair.slim, layer.index)
@@ -199,15 +220,14 @@ class Direct:
             bias = pair.small.read(home.name)
             pair.small.rescale(home.name, bias + home.factor * shift.reshape(bias.shape), growth)
 
-    def _batches(self, original: Sequence[Chunks], now: Sequence[Chunks]) -> list[Batch]:
-        layer, way = self._layer, self._path
-        step = layer.step(sum(map(len, now[0])), self._rows())
-        fixed = self._fixed()
+    def _batches(self, original: Chunks, now: Sequence[Chunks]) -> list[Batch]:
+        layer, way, step, name = self._layer, self._path, self._step, self.original.name
+        fixed, kept = self._fixed(), self._pair.kept(name).get(self._axis)
         found = []
         for place, x in enumerate(now[0]):
-            start = int(GOLDEN * place * step) % min(step, layer.positions)  # batches look at different positions
-            y = self._taken(original[0][place], (step, start), self.original[0])
-            beside = self._taken(now[1][place], (step, start)) if way and len(now) > 1 else np.zeros((1, 1), np.float32)
+            start = first(place, step, layer.positions)
+            y = self._pair.turned(name, original[place], kept)
+            beside = along(now[1][place], layer.axis, step, start) if len(now) > 1 else np.zeros((1, 1), np.float32)
             low: np.ndarray | float = -np.inf
             high: np.ndarray | float = np.inf
             if way:
@@ -215,23 +235,6 @@ class Direct:
                 low, high = (self._grouped(edge - fixed) for edge in way.bounds(beside)) if way.clips else (low, high)
             found.append(Batch(layer.vectors(x, step, start), self._grouped(y - fixed), low, high))
         return found
-
-    def _rows(self) -> int:
-        """Vectors to fit to: a weight with few inputs needs few."""
-        width = self._layer.width
-        if not self._layer.kernel and width > WIDE:
-            return WIDE
-        return min(self._pair.rows, max(ENOUGH * width, FEWEST))
-
-    def _taken(self, values: np.ndarray, at: tuple[int, int], dense: str | None = None) -> np.ndarray:
-        """A tensor like the layer's result as vectors of its channels, shape (outputs, n); a dense one is cut first."""
-        axis = self._layer.axis % values.ndim
-        if dense is not None:
-            values = self._pair.trimmed(dense, values, spare=axis)
-        rows = replace(self._layer, groups=1).targets(values, *at)[0]
-        mask = None if dense is None else self._pair.kept(dense).get(axis)
-        taken: np.ndarray = rows if mask is None else rows[mask]
-        return taken
 
     def _grouped(self, rows: np.ndarray) -> np.ndarray:
         grouped: np.ndarray = rows.reshape(self._layer.groups, -1, rows.shape[-1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -21,6 +21,7 @@ class Walk:
     def __init__(self, graph: Graph, inputs: Sequence[Feed]) -> None:
         self._graph = graph
         self._live: dict[str, Chunks] = {name: [batch[name] for batch in inputs] for name in graph.inputs}
+        self._batches = len(inputs)
         self._waiting = dict.fromkeys(range(len(graph.nodes)))
         self._made_by = graph.producers()
 
@@ -30,22 +31,34 @@ class Walk:
         Args:
             keep: tensors that a later call asks for, though no operator that waits reads them.
         """
+        pieces = list(self.visit(names, keep))
+        return [[piece[name] for piece in pieces] for name in names]
+
+    def visit(self, names: Sequence[str], keep: Sequence[str] = ()) -> Iterator[Feed]:
+        """The same, a batch at a time: what is not kept for later is held no longer than its batch.
+
+        To be read to its end.
+        """
         part = self._needed(names)
         for index in part:
             del self._waiting[index]
-        nodes = self._graph.nodes
-        later = {name for index in self._waiting for name in reads(nodes[index])} | {*names, *keep}
-        made = [name for index in part for name in nodes[index].output if name in later]
-        if made:
-            here = {name for index in part for name in reads(nodes[index])}
-            fed = [name for name in self._live if name in here]
-            runner = session(self._graph.subgraph(part, fed, made))
-            chunks = zip(*(self._live[name] for name in fed), strict=True)
-            pieces = [run(runner, dict(zip(fed, chunk, strict=True)), made) for chunk in chunks]
-            self._live.update(zip(made, map(list, zip(*pieces, strict=True)), strict=True))
-        found = [self._live[name] for name in names]
-        self._live = {name: chunks for name, chunks in self._live.items() if name in later}
-        return found
+        nodes, live = self._graph.nodes, self._live
+        later = {name for index in self._waiting for name in reads(nodes[index])} | {*keep}
+        made = [name for index in part for name in nodes[index].output if name in later or name in names]
+        here = {name for index in part for name in reads(nodes[index])}
+        fed = [name for name in live if name in here]
+        runner = session(self._graph.subgraph(part, fed, made)) if made else None
+        self._live = {name: chunks for name, chunks in live.items() if name in later}
+        self._live |= {name: [] for name in made if name in later}
+        for place in range(self._batches):
+            values = {name: chunks[place] for name, chunks in live.items()}
+            if runner:
+                found = run(runner, {name: values[name] for name in fed}, made)
+                values |= zip(made, found, strict=True)
+            for name in made:
+                if name in later:
+                    self._live[name].append(values[name])
+            yield {name: values[name] for name in names}
 
     def _needed(self, names: Sequence[str]) -> list[int]:
         """Operators that wait and that these tensors depend on, in the order of the graph."""
