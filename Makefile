@@ -8,8 +8,8 @@ BIN := $(VENV)/bin
 app: $(VENV)/.app
 	$(BIN)/streamlit run app.py
 
-test: lint types $(VENV)/.chromium
-	$(BIN)/python -m pytest
+test: lint types $(VENV)/.chromium $(VENV)/.postgres
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check --no-cache .
@@ -18,7 +18,7 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 quick: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow and not browser"
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow and not browser"
 
 bench: $(VENV)/.bench
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
@@ -42,6 +42,13 @@ $(VENV)/.bench: requirements-bench.txt $(VENV)/.dev
 $(VENV)/.chromium: $(VENV)/.dev
 	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium fonts-noto-cjk; } \
 	  || { sudo apt-get update -qq && sudo apt-get install -y -qq chromium fonts-noto-cjk; }
+	touch $@
+
+# One test starts a PostgreSQL server of its own; it is skipped where none can be installed.
+$(VENV)/.postgres: $(VENV)/.dev
+	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null \
+	  || { apt-get update -qq && apt-get install -y -qq postgresql; } \
+	  || { sudo apt-get update -qq && sudo apt-get install -y -qq postgresql; } || true
 	touch $@
 
 clean:

@@ -41,3 +41,11 @@ class SearchError(LwcoreError):
 
 class JobError(LwcoreError):
     """A job failed outside its own code: killed, out of memory, out of time, cancelled."""
+
+
+class StoreError(LwcoreError):
+    """Something could not be kept: the disk is full."""
+
+
+class WorkspaceError(LwcoreError):
+    """A workspace could not be found, read or changed, or its room is used up."""

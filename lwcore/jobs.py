@@ -18,13 +18,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lwcore.errors import JobError, LwcoreError
-from lwcore.jobtable import JobStatus, Run, State, Ticket, cause_of_death, too_much_memory
+from lwcore.jobtable import (
+    JobStatus,
+    Run,
+    State,
+    Ticket,
+    cause_of_death,
+    limits_of,
+    status_of,
+    too_much_memory,
+    unknown,
+)
 from lwcore.kept import versions
 from lwcore.parents import WarmParent
-from lwcore.sandbox import Limits
 from lwcore.settings import SETTINGS, Settings
 from lwcore.store import Store, digest
 from lwcore.tasks import TASKS, Task
+from lwcore.turns import in_turn, lane, next_runs
 from lwcore.worker import RESULT_BYTES
 
 __all__ = ["JobStatus", "Jobs"]
@@ -75,11 +85,11 @@ class Jobs:
         Args:
             task: a name in `lwcore.tasks.TASKS`.
             arguments: plain JSON data; models and samples by fingerprint or built-in id.
-            owner: who asks, say a session id; asking twice for the same running work gives the same job.
+            owner: who asks, say a workspace; asking twice for the same running work gives the same job.
 
         Raises:
             UnknownName: no such task.
-            JobError: the queue is full, or the arguments are no JSON.
+            JobError: the queue is full, this owner waits for too much already, or the arguments are no JSON.
         """
         entry = TASKS[task]
         try:
@@ -92,6 +102,8 @@ class Jobs:
             run = self._by_key.get(key)
             if run is None:
                 known = known or self.store.get_result(key)  # a run that ended since the first look is in there by now
+                if known is None:
+                    self._check_share(owner)
                 run = self._new_run(key, entry, json.loads(text), known)
             job_id = next((t for t in run.tickets if not run.finished and self._tickets[t].owner == owner), None)
             if job_id is None:
@@ -102,10 +114,14 @@ class Jobs:
         self._wake()
         return job_id
 
-    def status(self, job_id: str) -> JobStatus:
-        """Where a job stands; a job that nobody knows (any more) counts as failed, with a sentence that says so."""
+    def status(self, job_id: str, owner: str | None = None) -> JobStatus:
+        """Where a job stands; one that nobody knows (any more), or somebody else's, is `unknown` and counts as failed.
+
+        Args:
+            owner: who asks; anybody's job is told when None.
+        """
         with self._changed:
-            return self._status(job_id)
+            return self._status(job_id, owner)
 
     def wait(self, job_id: str, timeout: float | None = None) -> JobStatus:
         """Sleep until a job has finished, or `timeout` seconds have passed; returns where it stands then."""
@@ -113,10 +129,14 @@ class Jobs:
             self._changed.wait_for(lambda: self._status(job_id).finished, timeout)
             return self._status(job_id)
 
-    def cancel(self, job_id: str) -> None:
-        """Give a job up; its process group ends at once unless somebody else waits for the same work."""
+    def cancel(self, job_id: str, owner: str | None = None) -> None:
+        """Give a job up; its process group ends at once unless somebody else waits for the same work.
+
+        Args:
+            owner: who asks; somebody else's job goes on. Anybody's ends when None.
+        """
         with self._changed:
-            ticket = self._tickets.get(job_id)
+            ticket = self._ticket(job_id, owner)
             if ticket is None or ticket.cancelled or ticket.run.finished:
                 return
             ticket.cancelled = True
@@ -141,7 +161,7 @@ class Jobs:
     # -- tables (under the lock) ---------------------------------------------------------------------------------
 
     def _new_run(self, key: str, task: Task, arguments: dict[str, Any], known: dict[str, Any] | None) -> Run:
-        run = Run(key=key, task=task, arguments=arguments, limits=self._limits(task))
+        run = Run(key=key, task=task, arguments=arguments, limits=limits_of(task, arguments, self.settings))
         if known is not None:
             run.state, run.result, run.progress, run.cached = "done", known, 1.0, True
             return run
@@ -153,40 +173,28 @@ class Jobs:
         self._by_key[key] = run
         return run
 
-    def _limits(self, task: Task) -> Limits:
-        settings = self.settings
-        seconds = settings.parse_seconds if task.untrusted else settings.job_seconds
-        memory = settings.parse_memory_mb if task.untrusted else settings.job_memory_mb
-        return Limits(seconds=seconds, memory_mb=memory, network=task.network)
+    def _check_share(self, owner: str) -> None:
+        """Nobody fills the queue alone; work of the library (no owner) is its caller's to bound."""
+        mine = sum(1 for t in self._tickets.values() if t.owner == owner and not (t.cancelled or t.run.finished))
+        if owner and mine >= self.settings.jobs_per_person:
+            raise JobError(f"You are waiting for {mine} jobs already. Stop one, or wait until one has ended.")
 
-    def _status(self, job_id: str) -> JobStatus:
+    def _ticket(self, job_id: str, owner: str | None) -> Ticket | None:
         ticket = self._tickets.get(job_id)
-        if ticket is None:
-            return JobStatus(
-                job_id=job_id,
-                task="",
-                state="failed",
-                error_kind="JobError",
-                error="This job is not known (any more); the server may have restarted. Start it again.",
-            )
-        run = ticket.run
-        if ticket.cancelled:
-            return JobStatus(job_id=job_id, task=run.task.name, state="cancelled")
-        position = self._queue.index(run) if run.state == "queued" and run in self._queue else 0
-        seconds = (run.ended or time.monotonic()) - run.started if run.started else 0.0
-        return JobStatus(
-            job_id=job_id,
-            task=run.task.name,
-            state=run.state,
-            progress=run.progress,
-            message=run.message,
-            position=position,
-            result=run.result,
-            error=run.error,
-            error_kind=run.error_kind,
-            cached=run.cached,
-            seconds=seconds,
-        )
+        return ticket if ticket is not None and owner in (None, ticket.owner) else None
+
+    def _owners(self, run: Run) -> set[str]:
+        return {self._tickets[job_id].owner for job_id in run.tickets if job_id in self._tickets}
+
+    def _position(self, run: Run) -> int:
+        if run.state != "queued":
+            return 0
+        ahead = in_turn(lane(self._queue, run), lane(self._running.values(), run), self._owners)
+        return ahead.index(run) if run in ahead else 0
+
+    def _status(self, job_id: str, owner: str | None = None) -> JobStatus:
+        ticket = self._ticket(job_id, owner)
+        return unknown(job_id) if ticket is None else status_of(job_id, ticket, self._position(ticket.run))
 
     def _forget_old(self) -> None:
         surplus = len(self._tickets) - HISTORY
@@ -256,14 +264,12 @@ class Jobs:
             self._selector.register(parent.socket, selectors.EVENT_READ, lambda p=parent: self._hear(p))
 
     def _start_runs(self) -> None:
-        """First come, first served; a job whose worker still imports its libraries lets others pass."""
         with self._changed:
-            free = self.settings.slots - len(self._running)
-            ready = [run for run in self._queue if self._is_ready(run.task.kind)][: max(0, free)]
-            for run in ready:
+            started = next_runs(self._queue, self._running.values(), self._owners, self.settings, self._is_ready)
+            for run in started:
                 self._queue.remove(run)
                 self._start(run, self._parents[run.task.kind])
-            if ready:
+            if started:
                 self._changed.notify_all()
 
     def _is_ready(self, kind: str) -> bool:

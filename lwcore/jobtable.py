@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import secrets
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lwcore.parents import WarmParent
 from lwcore.sandbox import Limits
+from lwcore.settings import Settings
 from lwcore.tasks import Task
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
+UNKNOWN = "unknown"  # error_kind of a job that is not in the table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,9 +25,11 @@ class JobStatus:
     Attributes:
         position: jobs ahead of it in the queue; 0 when it runs or is next.
         progress: share done, 0–1.
-        error, error_kind: why it failed, in a plain sentence, and the error's class (`JobError`: crash or limit).
+        error, error_kind: why it failed, in a plain sentence, and the error's class (`JobError`: crash or limit;
+            `UNKNOWN`: there is no such job, say because the server was started anew).
         cached: the answer was known before.
         seconds: since it started running, or how long it took.
+        remaining: seconds it will still run at the pace so far; None while that cannot be told.
     """
 
     job_id: str
@@ -36,6 +43,7 @@ class JobStatus:
     error_kind: str = ""
     cached: bool = False
     seconds: float = 0.0
+    remaining: float | None = None
 
     @property
     def finished(self) -> bool:
@@ -72,6 +80,17 @@ class Run:
         return self.state in ("done", "failed", "cancelled")
 
 
+_TOLD_FROM = 0.1  # share done; before, a pace says little
+_TOLD_AFTER = 2.0  # seconds; what is shorter needs no estimate
+
+
+def remaining(progress: float, seconds: float) -> float | None:
+    """Seconds that a job still needs when it goes on as it went; None when it is too early to tell."""
+    if not _TOLD_FROM <= progress < 1 or seconds < _TOLD_AFTER:
+        return None
+    return seconds * (1 - progress) / progress
+
+
 @dataclass
 class Ticket:
     """One person's share in a run; its key in the table is the job id."""
@@ -79,6 +98,48 @@ class Ticket:
     run: Run
     owner: str
     cancelled: bool = False
+
+
+def limits_of(task: Task, arguments: Mapping[str, Any], settings: Settings) -> Limits:
+    """What a task may use: less when it reads a stranger's bytes, more address space where torch is."""
+    seconds = settings.parse_seconds if task.untrusted else settings.job_seconds
+    seconds += math.ceil(min(task.more(arguments), 120 * settings.training_minutes))
+    memory = settings.torch_memory_mb if task.kind == "torch" else settings.job_memory_mb
+    memory = settings.parse_memory_mb if task.untrusted else memory
+    return Limits(seconds=seconds, memory_mb=memory, network=task.network)
+
+
+def unknown(job_id: str) -> JobStatus:
+    """What is said of a job that is not in the table."""
+    return JobStatus(
+        job_id=job_id,
+        task="",
+        state="failed",
+        error_kind=UNKNOWN,
+        error="This job is not known (any more); the server may have restarted. Start it again.",
+    )
+
+
+def status_of(job_id: str, ticket: Ticket, position: int) -> JobStatus:
+    """What one person sees of a run."""
+    run = ticket.run
+    if ticket.cancelled:
+        return JobStatus(job_id=job_id, task=run.task.name, state="cancelled")
+    seconds = (run.ended or time.monotonic()) - run.started if run.started else 0.0
+    return JobStatus(
+        job_id=job_id,
+        task=run.task.name,
+        state=run.state,
+        progress=run.progress,
+        message=run.message,
+        position=position,
+        result=run.result,
+        error=run.error,
+        error_kind=run.error_kind,
+        cached=run.cached,
+        seconds=seconds,
+        remaining=remaining(run.progress, seconds) if run.state == "running" else None,
+    )
 
 
 def too_much_memory(limits: Limits) -> str:

@@ -26,6 +26,9 @@ _KEPT = (
     "VIRTUAL_ENV",
     "LD_LIBRARY_PATH",
     "TORCH_HOME",
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HF_ENDPOINT",
     "XDG_CACHE_HOME",
     "HTTP_PROXY",
     "HTTPS_PROXY",
@@ -110,7 +113,8 @@ class WarmParent:
 
 def _environment(settings: Settings) -> dict[str, str]:
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    limits = {f"SLIMLAB_{f.name.upper()}": str(getattr(settings, f.name)) for f in dataclasses.fields(settings)}
+    told = [f.name for f in dataclasses.fields(settings) if not f.metadata.get("secret")]
+    limits = {f"SLIMLAB_{name.upper()}": str(getattr(settings, name)) for name in told}
     # numpy's solves are small: its threads cost four times what they save when a core is busy elsewhere. onnxruntime's
     # threads are set per session.
     return {

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lwcore.analysis.cost import Cost
+from lwcore.errors import EvaluationError
 from lwcore.evaluation.result import Evaluation
 from lwcore.evaluation.statistics import wilson
 from lwcore.recipe import Recipe
@@ -53,6 +54,31 @@ class Attempt:
             notes=tuple(result["notes"]),
             causes=tuple(result.get("causes", ())),
         )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; `from_json` reads it back to an equal attempt."""
+        return {
+            "number": self.number,
+            "model": self.model,
+            "samples": self.samples,
+            "recipe": self.recipe.to_json(),
+            "slimmed": self.slimmed,
+            "before": self.before.to_json(),
+            "after": self.after.to_json(),
+            "evaluation": self.evaluation.to_json(),
+            "seconds": self.seconds,
+            "notes": list(self.notes),
+            "causes": [dict(cause) for cause in self.causes],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Attempt:
+        """Read what `to_json` wrote; raises `EvaluationError` or `RecipeError` on anything else."""
+        try:
+            found = cls.from_result(data["model"], data["samples"], {**data, "model": data["slimmed"]})
+            return replace(found, number=data["number"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise EvaluationError(f"Expected the JSON of an attempt, found something else ({error}).") from None
 
     @property
     def quality(self) -> float:
@@ -106,6 +132,8 @@ def quality(evaluation: Evaluation) -> float:
     """Top-1 accuracy, or agreement with the original where there are no labels; 0–1."""
     if evaluation.top1 is not None:
         return evaluation.top1
+    if evaluation.similarity is not None:
+        return max(0.0, evaluation.similarity)
     return 1.0 if evaluation.agreement is None else evaluation.agreement
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 ASSETS = ROOT / "assets"
 
+SECRET = {"secret": True}  # of a setting that worker processes are not told
+
 
 def _default_threads() -> int:
     return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
@@ -23,14 +25,31 @@ class Settings:
     archive_files: int = 5000
     archive_mb: int = 400
     image_edge: int = 8192
+    clip_edge: int = 4096
+    clip_frames: int = 3600
+    clip_seconds: int = 120
     nodes: int = 20_000
     tensor_mb: int = 1024
     parse_seconds: int = 60
     parse_memory_mb: int = 2048
     job_seconds: int = 600
+    training_minutes: int = 60
     job_memory_mb: int = 6144
-    slots: int = 2
+    hub_mb: int = 4096
+    download_mb: int = 2048
+    mirror: str = ""
+    hosts: str = ""
+    torch_memory_mb: int = 8192
+    slots: int = field(default_factory=_default_threads)
+    long_slots: int = field(default_factory=lambda: max(1, _default_threads() // 2))
+    jobs_per_person: int = 12
     threads: int = field(default_factory=_default_threads)
+    store_mb: int = 6144
+    kept_mb: int = 4096
+    person_mb: int = 1024
+    attempts: int = 5000
+    database: str = field(default="", repr=False, metadata=SECRET)
+    class_code: str = field(default="", repr=False, metadata=SECRET)
 
     @classmethod
     def from_environment(cls) -> Settings:
@@ -40,7 +59,7 @@ class Settings:
             text = os.environ.get(f"SLIMLAB_{item.name.upper()}")
             if text is None:
                 continue
-            if item.name == "home":
+            if item.type == "str":
                 values[item.name] = text
             elif text.isdigit():
                 values[item.name] = int(text)

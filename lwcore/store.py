@@ -1,11 +1,13 @@
 """`Store`: content-addressed files and JSON results on disk, shared by the web server and its workers.
 
 Every file carries the SHA-256 of what follows it and is put in place by an atomic rename, so a reader sees a whole file
-or none; a damaged file counts as missing. The oldest files (by last use) go when the store outgrows its limit.
+or none; a damaged file counts as missing. The oldest files (by last use) go when the store outgrows its limit; pinned
+ones, which cannot be made again, stay.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -13,18 +15,23 @@ import os
 import re
 import tempfile
 import threading
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lwcore.errors import ModelError, SampleError
+from lwcore.errors import ModelError, SampleError, StoreError
 from lwcore.model import Card, Model
 from lwcore.samples import SampleSet
 from lwcore.settings import SETTINGS
 
-LIMIT_MB = 4096
 _DIGEST = 64  # hexadecimal digits of a SHA-256
+_DURABLE = frozenset({"models", "samples", "uploads"})  # what a finished attempt may refer to; the rest is worked out
+_PINS = "pins"  # empty files named like what they pin: every process that sweeps sees them
+_PART = ".part-"
+_STALE_SECONDS = 3600  # of a half-written file, whose writer was killed, and of a pin that nobody wrote down
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 
@@ -47,12 +54,12 @@ class Store:
 
     Args:
         home: the folder; `SETTINGS.home` when None.
-        limit_mb: the files together, before the oldest are removed.
+        limit_mb: the files together, before the oldest are removed; `SETTINGS.store_mb` when None.
     """
 
-    def __init__(self, home: str | Path | None = None, limit_mb: int = LIMIT_MB) -> None:
+    def __init__(self, home: str | Path | None = None, limit_mb: int | None = None) -> None:
         self.home = Path(home or SETTINGS.home) / "store"
-        self.limit_bytes = limit_mb * 1_000_000
+        self.limit_bytes = (SETTINGS.store_mb if limit_mb is None else limit_mb) * 1_000_000
         self._written = 0  # bytes since the last sweep of this process
         self._lock = threading.Lock()
 
@@ -76,6 +83,11 @@ class Store:
                 f"Expected the fingerprint of a stored model, found {str(key)[:12]!r}, which is not "
                 "in the store (any more). Choose or upload the model again."
             )
+        return self.unpack_model(body)
+
+    @staticmethod
+    def unpack_model(body: bytes) -> Model:
+        """A model as `put_model` writes it."""
         head, _, data = body.partition(b"\n")
         fields = json.loads(head)
         files, start = {}, 0
@@ -109,6 +121,11 @@ class Store:
                 f"Expected the fingerprint of a stored sample set, found {str(key)[:12]!r}, which is "
                 "not in the store (any more). Choose or upload the samples again."
             )
+        return self.unpack_samples(arrays)
+
+    @staticmethod
+    def unpack_samples(arrays: Mapping[str, np.ndarray]) -> SampleSet:
+        """A sample set as `put_samples` writes it."""
         about = json.loads(arrays["about"].tobytes())
         return SampleSet(
             name=about["name"],
@@ -146,8 +163,11 @@ class Store:
     def arrays(self, key: str, folder: str = "arrays") -> dict[str, np.ndarray] | None:
         """The arrays of that fingerprint, or None."""
         body = self._read(folder, key)
-        if body is None:
-            return None
+        return None if body is None else self.unpack_arrays(body)
+
+    @staticmethod
+    def unpack_arrays(body: bytes) -> dict[str, np.ndarray]:
+        """Arrays as `put_arrays` writes them."""
         with np.load(io.BytesIO(body), allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
 
@@ -166,6 +186,38 @@ class Store:
                 return None
         return result
 
+    # -- pins ----------------------------------------------------------------------------------------------------
+
+    def size_bytes(self, folder: str, key: str) -> int | None:
+        """How much room a file takes; None when it is not there."""
+        found = _stat(self._path(folder, key))
+        return None if found is None else found[1]
+
+    def raw(self, folder: str, key: str) -> bytes | None:
+        """A file as it was written, or None."""
+        return self._read(folder, key)
+
+    def pin(self, key: str) -> None:
+        """Never sweep away the files of this fingerprint."""
+        path = self._path(_PINS, key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    def unpin(self, key: str) -> None:
+        """Let the sweep have them again."""
+        self._path(_PINS, key).unlink(missing_ok=True)
+
+    def set_pins(self, keys: frozenset[str]) -> None:
+        """Pin exactly these; a pin of the last hour stays, as another process may be about to write it down."""
+        for key in keys - self._pinned():
+            self.pin(key)
+        for path in self.home.glob(f"{_PINS}/*/*"):
+            if path.name not in keys and _age(path) > _STALE_SECONDS:
+                path.unlink(missing_ok=True)
+
+    def _pinned(self) -> set[str]:
+        return {path.name for path in self.home.glob(f"{_PINS}/*/*")}
+
     # -- files ---------------------------------------------------------------------------------------------------
 
     def _path(self, folder: str, key: str) -> Path:
@@ -178,16 +230,16 @@ class Store:
 
     def _write(self, folder: str, key: str, body: bytes) -> None:
         path = self._path(folder, key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".part-")
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(hashlib.sha256(body).hexdigest().encode())
-                file.write(body)
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _put(path, body, durable=folder in _DURABLE)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise StoreError(
+                f"The disk of this server is full: {len(body) // 1_000_000 + 1} MB more could not be kept. "
+                "Ask whoever runs it to make room."
+            ) from None
         with self._lock:
             self._written += len(body)
             due = self._written > self.limit_bytes // 20
@@ -207,15 +259,45 @@ class Store:
 
     def sweep(self) -> int:
         """Remove the files that were not used for longest until the store fits its limit; returns how many went."""
-        files = sorted((entry for path in self.home.glob("*/*/*") if (entry := _stat(path))), key=lambda e: e[0])
+        pinned = self._pinned()
+        paths = [path for path in self.home.glob("*/*/*") if path.parent.parent.name != _PINS]
+        files = sorted((entry for path in paths if (entry := _stat(path))), key=lambda e: e[0])
         total, removed = sum(size for _, size, _ in files), 0
         for _, size, path in files:
-            if total <= self.limit_bytes:
-                break
+            stale = path.name.startswith(_PART) and _age(path) > _STALE_SECONDS
+            if path.name in pinned or (total <= self.limit_bytes and not stale):
+                continue
             path.unlink(missing_ok=True)
             total -= size
             removed += 1
         return removed
+
+
+def _put(path: Path, body: bytes, durable: bool) -> None:
+    """Put a file in its place whole; when it is to be durable, on the disk and not only on its way there."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=_PART)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(hashlib.sha256(body).hexdigest().encode())
+            file.write(body)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    if durable:
+        _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    """A rename is in the folder's own data."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _stat(path: Path) -> tuple[float, int, Path] | None:
@@ -224,3 +306,8 @@ def _stat(path: Path) -> tuple[float, int, Path] | None:
     except OSError:  # another process swept it away
         return None
     return info.st_mtime, info.st_size, path
+
+
+def _age(path: Path) -> float:
+    found = _stat(path)
+    return 0.0 if found is None else time.time() - found[0]

@@ -14,10 +14,12 @@ from lwcore.analysis.cost import Cost
 from lwcore.graph import Graph
 from lwcore.jobs import Jobs, JobStatus
 from lwcore.model import Card, Model
-from lwcore.recipe import Blocks, Recipe
+from lwcore.recipe import Blocks, Heads, Recipe
 from lwcore.settings import SETTINGS
 from lwcore.slimming.budget.allocate import Sensitivity
 from lwcore.store import Store, is_fingerprint
+from lwcore.workspaces import Workspaces
+from pages.ui import who
 
 if TYPE_CHECKING:
     from lwcore.analysis.coupling import Coupling
@@ -42,8 +44,16 @@ def store() -> Store:
     return Store()
 
 
+@st.cache_resource
+def workspaces() -> Workspaces:
+    """What everybody did here."""
+    return Workspaces(store(), SETTINGS)
+
+
 def warm() -> None:
-    """Slow imports, the gallery's numbers and the workers, before the first visitor comes."""
+    """Slow imports, the gallery's numbers, workspaces and workers, before the first visitor comes."""
+    workspaces().pin_all()
+    store().sweep()
     for name in _WARM:
         import_module(name)
     jobs().warm()
@@ -52,8 +62,9 @@ def warm() -> None:
 
 
 def close() -> None:
-    """Stop the workers."""
+    """Stop the workers, and write down what waits."""
     jobs().close()
+    workspaces().close()
 
 
 @st.cache_resource(max_entries=1)
@@ -103,6 +114,30 @@ def dropped(ref: str, amount: float) -> int:
     from lwcore.slimming.blocks import count_of
 
     return count_of(model(ref), Blocks(amount=amount))
+
+
+@st.cache_resource(max_entries=64)
+def heads(ref: str) -> tuple[int, ...]:
+    """Attention heads of every layer whose heads can go whole."""
+    from lwcore.slimming.heads import attentions
+
+    return tuple(len(found.units) for found in attentions(model(ref)))
+
+
+@st.cache_resource(max_entries=512)
+def dropped_heads(ref: str, amount: float) -> int:
+    """How many attention heads an amount stands for."""
+    from lwcore.slimming.heads import count_of
+
+    return count_of(model(ref), Heads(amount=amount))
+
+
+@st.cache_resource(max_entries=64)
+def is_elastic(ref: str) -> bool:
+    """Whether a model takes texts of any length."""
+    from lwcore.evaluation.lengths import is_elastic as found
+
+    return found(model(ref))
 
 
 @st.cache_resource(max_entries=64)
@@ -162,16 +197,48 @@ def trials(arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
     return list(so_far(store(), dict(arguments)))
 
 
+@st.cache_resource(max_entries=64)
+def teachers(ref: str, uploads: tuple[str, ...]) -> tuple[str, ...]:
+    """Other models of the gallery and of the uploads that answer about the same classes."""
+    ours = model(ref)
+    width = Graph.view(ours).shapes.get(Graph.view(ours).outputs[0])
+    found = []
+    for other in (*gallery(), *uploads):
+        card = model(other).card
+        graph = Graph.view(model(other))
+        same = card.task == ours.card.task and graph.shapes.get(graph.outputs[0]) == width
+        known = bool(card.classes and ours.card.classes)
+        if other != ref and same and not card.random_weights and (not known or card.classes == ours.card.classes):
+            found.append(other)
+    return tuple(found)
+
+
+@st.cache_resource(max_entries=64)
+def has_attention(ref: str) -> bool:
+    """Whether a model is a transformer whose inner tensors can be taught."""
+    graph = Graph.view(model(ref))
+    shapes = [graph.shapes.get(n.output[0], ()) for n in graph.nodes if n.op_type == "Softmax"]
+    return any(len(shape) == 4 and shape[-1] == shape[-2] for shape in shapes)
+
+
+def trainings(ref: str, recipe: Recipe) -> dict[int, dict[str, Any]]:
+    """How the trainings of a recipe stand that have begun, by the position of their step."""
+    from lwcore.slimming.distillation.kept import keys, so_far
+
+    found = {position: so_far(store(), key) for position, key in keys(ref, recipe).items()}
+    return {position: about for position, about in found.items() if about is not None}
+
+
 def submit(task: str, arguments: dict[str, Any], owner: str) -> str:
     """Ask the workers for something; the same question twice is one job."""
     return jobs().submit(task, arguments, owner=owner)
 
 
 def status(job: str) -> JobStatus:
-    """How far a job is."""
-    return jobs().status(job)
+    """How far a job of this workspace is; anybody else's is unknown."""
+    return jobs().status(job, who.owner())
 
 
 def cancel(job: str) -> None:
-    """Stop a job."""
-    jobs().cancel(job)
+    """Stop a job of this workspace."""
+    jobs().cancel(job, who.owner())

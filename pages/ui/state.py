@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,6 +10,7 @@ import streamlit as st
 
 from lwcore.recipe import Recipe
 from lwcore.scenarios import Log
+from pages.ui import keeping, who
 from pages.ui.goals import Goal, Search
 from pages.ui.methods import AT_REST, Methods
 
@@ -30,9 +30,15 @@ class OwnSamples:
 
 @dataclass(frozen=True, kw_only=True)
 class Ticket:
-    """A job in flight: what it was asked, so that a stale answer is not taken for a new one."""
+    """A job in flight: what it was asked, so that a stale answer is not taken for a new one, and it can be asked anew.
+
+    Attributes:
+        task, arguments: of the workers; a server that was started anew knows no jobs, but can do the same work again.
+    """
 
     job: str
+    task: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
     model: str
     samples: str = ""
     recipe: Recipe | None = None
@@ -40,11 +46,21 @@ class Ticket:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Shared:
+    """What a share link promised: the figures of a recipe, measured on these samples."""
+
+    model: str
+    samples: str
+    recipe: Recipe
+    figures: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Session:
     """The truth of one browser tab.
 
     Attributes:
-        owner: name under which the workers know this session.
+        owner: what this tab's workspace is called in the database and by the workers.
         model: built-in id or fingerprint; empty before anything is chosen.
         uploads: fingerprint → name of the models uploaded here.
         samples: model → chosen sample set (built-in id or fingerprint); empty text: none.
@@ -60,10 +76,13 @@ class Session:
         search: the search that was begun last, until its panel is put away.
         failed: recipe and error of the last measurement, shown until the recipe changes.
         draft: fingerprint of an uploaded model that is still to be described.
+        weights: an upload without a network and its name, until its architecture is chosen.
         measured: what exact plans need, by model and calibration set, then by name: "sensitivity", "spectra", "order".
         harm: what int8 does to each operator, by model, samples and recipe.
+        sizes: what other input sizes cost and lose, by model and samples.
         profiles: layer tables by model reference, as the worker returned them.
         layer: the layer picked on Layers, by name.
+        shared: what the link that opened this page promised.
         drops: how many files were taken in; a new number empties the upload boxes.
     """
 
@@ -84,23 +103,29 @@ class Session:
     search: Search | None = None
     failed: tuple[Recipe, str] | None = None
     draft: str = ""
+    weights: tuple[str, str] | None = None
     measured: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     harm: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    sizes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     profiles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     layer: str = ""
+    shared: Shared | None = None
     drops: int = 0
 
 
 def session() -> Session:
     """This session's state."""
     if _KEY not in st.session_state:
-        st.session_state[_KEY] = Session(owner=uuid.uuid4().hex)
+        st.session_state[_KEY] = Session(owner=who.owner())
     return st.session_state[_KEY]  # type: ignore[no-any-return]
 
 
 def update(**changes: Any) -> Session:
-    """Put changed fields in place."""
-    st.session_state[_KEY] = replace(session(), **changes)
+    """Put changed fields in place; an attempt is on the disk before anybody sees it."""
+    before = session()
+    if "log" in changes:
+        changes["log"] = keeping.record(before.log, changes["log"])
+    st.session_state[_KEY] = replace(before, **changes)
     return session()
 
 

@@ -18,49 +18,42 @@ ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
+def start(home: Path, port: int, **environment: str) -> subprocess.Popen[bytes]:
+    """A dashboard on a port, ready; started from another folder, because that must work too."""
+    command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "app.py")]
+    with (home / "server.log").open("a") as log:
+        process = subprocess.Popen(
+            [*command, "--server.port", str(port), "--server.address", "127.0.0.1"],
+            cwd=home,
+            env={**os.environ, "SLIMLAB_HOME": str(home / "slimlab"), **environment},
+            stdout=log,
+            stderr=log,
+        )
+    for _ in range(240):
+        if process.poll() is not None:
+            pytest.fail(f"The server ended: {(home / 'server.log').read_text()[-2000:]}")
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=1)
+            break
+        except OSError:
+            time.sleep(0.5)
+    return process
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a running dashboard; started from another folder, because that must work too."""
-    port, home = _free_port(), tmp_path_factory.mktemp("home")
-    log = (home / "server.log").open("w")
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "streamlit",
-            "run",
-            str(ROOT / "app.py"),
-            "--server.port",
-            str(port),
-            "--server.address",
-            "127.0.0.1",
-        ],
-        cwd=home,
-        env={**os.environ, "SLIMLAB_HOME": str(home / "slimlab")},
-        stdout=log,
-        stderr=log,
-    )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(240):
-            if process.poll() is not None:
-                pytest.fail(f"The server ended: {(home / 'server.log').read_text()[-2000:]}")
-            try:
-                urllib.request.urlopen(f"{address}/_stcore/health", timeout=1)
-                break
-            except OSError:
-                time.sleep(0.5)
-        yield address
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
-        log.close()
+    """Address of a running dashboard."""
+    port = free_port()
+    process = start(tmp_path_factory.mktemp("home"), port)
+    yield f"http://127.0.0.1:{port}"
+    process.terminate()
+    process.wait(timeout=20)
 
 
 @pytest.fixture(scope="session")
