@@ -25,6 +25,9 @@ ROOT = Path(__file__).resolve().parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
+from lwcore.settings import SETTINGS  # noqa: E402 - ROOT must be on the path
+from pages.ui import guard  # noqa: E402
+
 
 @asynccontextmanager
 async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
@@ -52,4 +55,5 @@ app = st.App(
         Mount("/ui", app=StaticFiles(directory=str(ROOT / "assets" / "ui")), name="ui"),
         Route("/start", to_start),
     ],
+    middleware=guard.middleware(SETTINGS.hosts),
 )

@@ -14,7 +14,7 @@ from lwcore.analysis.coupling import Coupling, couple
 from lwcore.errors import LwcoreError
 from lwcore.evaluation import Evaluation, evaluate
 from lwcore.model import Card, InputSpec, Model
-from lwcore.recipe import Blocks, Budget, Channels, Connections, LowRank, Precision, Recipe
+from lwcore.recipe import Blocks, Budget, Channels, Connections, Distill, Heads, LowRank, Precision, Recipe, Vocabulary
 from lwcore.samples import SampleSet, load_samples
 from lwcore.searching import Device, Found, Target, search
 from lwcore.slimming import Plan, Slimmed, apply, plan
@@ -32,8 +32,10 @@ __all__ = [
     "Cost",
     "Coupling",
     "Device",
+    "Distill",
     "Evaluation",
     "Found",
+    "Heads",
     "InputSpec",
     "LowRank",
     "LwcoreError",
@@ -45,6 +47,7 @@ __all__ = [
     "SampleSet",
     "Slimmed",
     "Target",
+    "Vocabulary",
     "apply",
     "cost",
     "couple",

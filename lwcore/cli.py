@@ -1,4 +1,4 @@
-"""`python -m lwcore`: models, samples, profile, groups, slim, search, evaluate. Text, or JSON with `--json`."""
+"""`python -m lwcore`: models, hub, samples, profile, groups, slim, search, evaluate. Text, or JSON with `--json`."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ import lwcore
 from lwcore import units
 from lwcore.errors import LwcoreError, RecipeError, SampleError
 from lwcore.model import Model
-from lwcore.recipe import Blocks, Channels, Format, LowRank, Precision, Ranges, Recipe, Variant
+from lwcore.recipe import Blocks, Channels, Format, Heads, LowRank, Precision, Ranges, Recipe, Variant, Vocabulary
 from lwcore.samples import SampleSet
 from lwcore.searching import command
 from lwcore.slimming.blocks import blocks
+from lwcore.slimming.distillation import command as training
+from lwcore.sources.hub import command as hub
 
 BAD_INPUT = 2
 INTERRUPTED = 130
 
-MODEL_HELP = "a built-in id (see `models`), a path to an .onnx file, or torchvision:NAME[:none]"
+MODEL_HELP = "a built-in id (see `models`), a path to a file, or FAMILY:NAME[:none] (see `hub`)"
 SAMPLES_HELP = "a built-in set (see `samples`), a folder or a zip of pictures"
 
 Answer = tuple[Mapping[str, Any], str]  # what --json prints, and what is printed without it
@@ -74,13 +76,13 @@ def _samples(options: argparse.Namespace) -> Answer:
 
 
 def _profile(options: argparse.Namespace) -> Answer:
-    model = _load(options.model, options.card)
+    model = _load(options)
     table = lwcore.profile(model)
     return {**table.to_json(), "notes": list(model.notes)}, _with_notes(repr(table), model.notes)
 
 
 def _groups(options: argparse.Namespace) -> Answer:
-    model = _load(options.model, options.card)
+    model = _load(options)
     coupling = lwcore.couple(model)
     groups = [{"name": g.name, "channels": g.channels, "layers": list(g.layers)} for g in coupling.groups]
     frozen = [{"layer": f.layer, "reason": f.reason} for f in coupling.frozen]
@@ -96,7 +98,7 @@ def _slim(options: argparse.Namespace) -> Answer:
     out = _out_path(options.out)
     _keep_others(out.with_suffix(".json"), options)
     recipe = _recipe(options)
-    model = _load(options.model, options.card)
+    model = _load(options)
     slimmed = lwcore.apply(model, recipe, samples=_calibration(options, model, recipe))
     beside = _write(out, slimmed.model)
     data = {
@@ -123,7 +125,8 @@ def _slim(options: argparse.Namespace) -> Answer:
 def _write(out: Path, model: Model) -> Path:
     """Write a slimmed model and its card; returns the card's path."""
     card = dataclasses.replace(model.card, accuracy=None)  # what the card says was measured on the original
-    out.write_bytes(model.data)
+    for name, data in {out.name: model.data, **model.files}.items():  # a tokenizer keeps its name
+        (out.parent / name).write_bytes(data)
     beside = out.with_suffix(".json")
     beside.write_text(dataclasses.replace(model, card=card).card_json() + "\n", encoding="utf-8")
     return beside
@@ -134,7 +137,7 @@ def _search(options: argparse.Namespace) -> Answer:
     if out is not None:
         _keep_others(out.with_suffix(".json"), options)
     target = command.read_target(options)
-    model = _load(options.model, options.card)
+    model = _load(options)
     found = lwcore.search(
         model,
         lwcore.load_samples(options.samples, model),
@@ -168,8 +171,8 @@ def _keep_others(beside: Path, options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> Answer:
-    model = _load(options.model, options.card)
-    against = None if options.against is None else _load(options.against, None)
+    model = _load(options)
+    against = None if options.against is None else lwcore.load(options.against)
     samples = lwcore.load_samples(options.samples, model)
     report = lwcore.evaluate(model, samples, against=against, threads=options.threads)
     notes = [*model.notes, *samples.notes, *report.notes]
@@ -178,6 +181,7 @@ def _evaluate(options: argparse.Namespace) -> Answer:
 
 _COMMANDS: Mapping[str, Callable[[argparse.Namespace], Answer]] = {
     "models": _models,
+    "hub": hub.answer,
     "samples": _samples,
     "profile": _profile,
     "groups": _groups,
@@ -190,18 +194,20 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], Answer]] = {
 # -- what the commands read ----------------------------------------------------------------------------------------
 
 
-def _load(ref: str, card: str | None) -> Model:
-    model = lwcore.load(ref)
-    if card is None:
+def _load(options: argparse.Namespace) -> Model:
+    model = lwcore.load(options.model, architecture=options.architecture)
+    if options.card is None:
         return model
     from lwcore.sources import read_card
 
-    return dataclasses.replace(model, card=read_card(Path(card), model.card))
+    return dataclasses.replace(model, card=read_card(Path(options.card), model.card))
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
-    """The recipe of a file, or of the options: blocks, channels, low rank, connections, precision."""
-    makers = (_blocks, _channels, _low_rank, _connections, _precision)
+    """The recipe of a file, or of the options, in the usual order of the steps."""
+    heads, connections = _one_number("heads", "amount"), _one_number("connections", "amount")
+    vocabulary = _one_number("vocabulary", "least")
+    makers = (_blocks, heads, _channels, _low_rank, connections, training.read_step, vocabulary, _precision)
     steps = [step for make in makers if (step := make(options)) is not None]
     if options.recipe is not None:
         if steps:
@@ -209,8 +215,9 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         return Recipe.loads(Path(options.recipe).read_bytes())
     if not steps:
         raise RecipeError(
-            "Expected something to do: --recipe, --blocks, --drop-block, --channels, --budget-macs (or -params, "
-            "-bytes, -latency), --low-rank, --low-rank-macs, --connections or --precision."
+            "Expected something to do: --recipe, --blocks, --drop-block, --heads, --channels, --budget-macs (or "
+            "-params, -bytes, -latency), --low-rank, --low-rank-macs, --connections, --distill, --vocabulary or "
+            "--precision."
         )
     return Recipe.from_json({"seed": options.seed, "steps": steps})
 
@@ -249,8 +256,14 @@ def _low_rank(options: argparse.Namespace) -> dict[str, Any] | None:
     return None if options.low_rank is None else {"kind": LowRank.kind, "energy": options.low_rank}
 
 
-def _connections(options: argparse.Namespace) -> dict[str, Any] | None:
-    return None if options.connections is None else {"kind": "connections", "amount": options.connections}
+def _one_number(kind: str, field: str) -> Callable[[argparse.Namespace], dict[str, Any] | None]:
+    """A step that one option of its own name says all about."""
+
+    def make(options: argparse.Namespace) -> dict[str, Any] | None:
+        value = getattr(options, kind)
+        return None if value is None else {"kind": kind, field: value}
+
+    return make
 
 
 def _precision(options: argparse.Namespace) -> dict[str, Any] | None:
@@ -285,7 +298,7 @@ def _needs_samples(step: object) -> bool:
         return step.compensate != "none" or step.budget is not None
     if isinstance(step, Blocks):
         return bool(step.amount) and not step.names
-    return isinstance(step, Precision) and step.format == "int8-static"
+    return isinstance(step, Heads | Vocabulary) or (isinstance(step, Precision) and step.format == "int8-static")
 
 
 def _out_path(text: str) -> Path:
@@ -322,6 +335,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m lwcore", description="Make neural networks smaller, and measure what it costs.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     _command(commands, "models", "list the built-in models")
+    hub.add_options(_command(commands, "hub", "list the models of torchvision, timm and Hugging Face"))
     _command(commands, "samples", "list the built-in sample sets")
     _command(commands, "profile", "parameters and MACs, layer by layer", model=True)
     _command(commands, "groups", "channels and blocks that can be removed", model=True)
@@ -339,6 +353,7 @@ def _command(commands: Any, name: str, text: str, model: bool = False) -> argpar
     made.add_argument("--json", action="store_true", help="print JSON")
     if model:
         made.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+        made.add_argument("--architecture", metavar="NAME", help="what a file of weights belongs to, timm:resnet18 say")
         made.add_argument("--card", metavar="FILE", help="model card (JSON): the input's preprocessing, the classes")
     return made
 
@@ -358,12 +373,15 @@ def _slim_options(made: argparse.ArgumentParser) -> None:
     add("--align", type=int, metavar="N", help="keep whole blocks of N channels (default: 8; 1 removes single ones)")
     add("--blocks", type=float, metavar="SHARE", help="share of the residual blocks to drop whole, 0–0.95")
     add("--drop-block", action="append", metavar="NAME", help="drop this residual block (`groups` lists them); repeat")
+    add("--heads", type=float, metavar="SHARE", help="share of the attention heads to drop whole, 0–0.95")
+    add("--vocabulary", type=int, metavar="N", help="keep tokens that occur N times or more in the calibration texts")
     add_rank = made.add_mutually_exclusive_group().add_argument
     add_rank(
         "--low-rank", type=float, metavar="ENERGY", help="split layers in two that keep this share of the variance"
     )
     add_rank("--low-rank-macs", type=float, metavar="SHARE", help="split layers in two: keep this share of the MACs")
     add("--connections", type=float, metavar="SHARE", help="share of the single weights to set to zero")
+    training.add_options(made)
     add("--precision", choices=get_args(Format), help="fewer bits a number")
     add("--ranges", choices=get_args(Ranges), help="int8-static: how activation ranges are read")
     add("--variant", choices=get_args(Variant), help="int8-static: integer types")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import wraps
 from typing import TypeVar
 
@@ -19,6 +19,7 @@ Shape = tuple[int, ...]
 T = TypeVar("T")
 CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")  # their results' shapes follow from their inputs'
 BATCH = "batch"  # name of the free dimension in the files we write
+SEQUENCE = "sequence"  # and of a text's length: `sequence=128` is free, and 128 wherever a size is needed
 
 
 def per_model(maxsize: int = 16) -> Callable[[Callable[[Model], T]], Callable[[Model], T]]:
@@ -48,9 +49,11 @@ class Graph:
     Attributes:
         nodes: the graph's operators; replace a node rather than change one that another graph may share.
         constants: initializers as arrays.
-        shapes: concrete shape of every tensor, constants included, with the batch dimension as 1 where it is free.
+        shapes: concrete shape of every tensor, constants included, with the batch dimension as 1 where it is free, and
+            the sequence's as the length named in the file.
         types: `onnx.TensorProto` element type of every tensor that has a shape.
-        free: tensor → axes whose size follows the free batch (attention code moves it from the first place).
+        free: tensor → axis → what its size follows: the free batch (attention code moves it from the first place), the
+            free sequence, or both.
         inputs, outputs: names.
         opset: version of the default operator set.
     """
@@ -64,7 +67,7 @@ class Graph:
         self.opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 1)
         self.shapes: dict[str, Shape] = {name: tuple(a.shape) for name, a in self.constants.items()}
         self.types: dict[str, int] = {t.name: t.data_type for t in proto.graph.initializer}
-        self.free: dict[str, tuple[int, ...]] = {}
+        self.free: dict[str, Mapping[int, str]] = {}
         for info in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
             self._read_info(info)
         self._follow_conversions()
@@ -95,7 +98,7 @@ class Graph:
         if None not in dims:
             self.shapes[info.name] = tuple(int(d) for d in dims if d is not None)
             self.types[info.name] = tensor.elem_type
-            free = tuple(axis for axis, dim in enumerate(tensor.shape.dim) if not dim.HasField("dim_value"))
+            free = {axis: _followed(dim) for axis, dim in enumerate(tensor.shape.dim) if not dim.HasField("dim_value")}
             if free:
                 self.free[info.name] = free
 
@@ -202,10 +205,13 @@ class Graph:
                     yield self.value_info(name)
 
     def value_info(self, name: str) -> onnx.ValueInfoProto:
-        """Type and shape of a tensor, its batch dimension symbolic where it is free."""
+        """Type and shape of a tensor, batch and sequence symbolic where they are free."""
         dims: list[int | str] = list(self.shapes[name])
-        for axis in self.free.get(name, ()):
-            dims[axis] = BATCH if dims[axis] == 1 else f"{BATCH}*{dims[axis]}"
+        for axis, follows in self.free.get(name, {}).items():
+            if follows != BATCH:
+                dims[axis] = f"{follows}={dims[axis]}"
+            else:
+                dims[axis] = BATCH if dims[axis] == 1 else f"{BATCH}*{dims[axis]}"
         return helper.make_tensor_value_info(name, self.types[name], dims)
 
     def subgraph(self, indexes: Iterable[int], inputs: Iterable[str], outputs: Iterable[str]) -> bytes:
@@ -227,13 +233,24 @@ class Graph:
 
 
 def _size(dim: onnx.TensorShapeProto.Dimension, axis: int) -> int | None:
-    """Size of a dimension at batch 1: `batch` is 1, `batch*12` is 12, and any open first dimension is the batch."""
+    """Size of a dimension at batch 1: `batch` is 1, `batch*12` is 12, `sequence=128` is 128, and any open first
+    dimension is the batch."""
     if dim.HasField("dim_value"):
         return int(dim.dim_value)
-    stem, _, times = str(dim.dim_param).partition("*")  # protobuf gives bytes where a damaged file is no UTF-8
+    text = str(dim.dim_param)  # protobuf gives bytes where a damaged file is no UTF-8
+    followed, _, size = text.partition("=")
+    if SEQUENCE in followed.split("."):
+        return int(size) if size.isdecimal() else None
+    stem, _, times = text.partition("*")
     if stem == BATCH:
         return int(times) if times.isdecimal() else 1
     return 1 if axis == 0 else None
+
+
+def _followed(dim: onnx.TensorShapeProto.Dimension) -> str:
+    """What an open dimension follows, as `Graph.free` has it."""
+    followed = str(dim.dim_param).partition("=")[0]
+    return followed if SEQUENCE in followed.split(".") else BATCH
 
 
 def _without_body(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lwcore.progress import Progress
+from lwcore.runtime import count
 from lwcore.settings import ASSETS, ROOT
 from lwcore.store import Store, digest, is_fingerprint
 
@@ -35,7 +36,18 @@ def versions() -> str:
     for path in sorted(p for p in ASSETS.rglob("*") if p.is_file()):
         info = path.stat()
         total.update(f"{path.name}:{info.st_size}:{info.st_mtime_ns}".encode())
-    for package in ("numpy", "scipy", "onnx", "onnxruntime", "torch", "torchvision", "torchinfo", "pillow"):
+    for package in (
+        "numpy",
+        "scipy",
+        "onnx",
+        "onnxruntime",
+        "torch",
+        "torchvision",
+        "torchinfo",
+        "pillow",
+        "av",
+        "tokenizers",
+    ):
         try:
             total.update(f"{package}={version(package)}".encode())
         except PackageNotFoundError:
@@ -74,9 +86,10 @@ def find_reference(store: Store, model: Model, samples: SampleSet) -> Reference:
     key = _kept_key(b"reference", model, samples)
     arrays = store.arrays(key)
     if arrays is not None:
-        return Reference(model=model.fingerprint, samples=samples.fingerprint, logits=arrays["logits"])
+        found = tuple(arrays[str(i)] for i in range(len(arrays)))
+        return Reference(model=model.fingerprint, samples=samples.fingerprint, outputs=found)
     made = reference(model, samples)
-    store.put_arrays(key, {"logits": made.logits})
+    store.put_arrays(key, {str(i): array for i, array in enumerate(made.outputs)})
     return made
 
 
@@ -156,11 +169,27 @@ def find_moments(store: Store, model: Model, samples: SampleSet) -> None:
     store.put_arrays(key, arrays)
 
 
+def find_targets(store: Store, model: Model, samples: SampleSet) -> None:
+    """Have at hand what layers are re-fitted to: the same for every slider position, and half of the work of one."""
+    from lwcore.slimming.pruning.channels import FIT
+    from lwcore.slimming.refit.calibration import draw
+    from lwcore.slimming.refit.targets import gather_targets, keep_targets, pack, unpack
+
+    key = _kept_key(b"targets", model, samples)
+    arrays = store.arrays(key)
+    if arrays is not None:
+        used, known = unpack(arrays)
+        keep_targets(model, samples, used, known)
+        return
+    inputs = draw(model, samples, FIT).fit
+    store.put_arrays(key, pack(sum(map(count, inputs)), gather_targets(model, samples, inputs)))
+
+
 def _kept_key(what: bytes, model: Model, samples: SampleSet) -> str:
     return digest(
         what,
         model.fingerprint.encode(),
-        repr(model.card.input).encode(),
+        model.reading.encode(),
         samples.fingerprint.encode(),
         versions().encode(),
     )

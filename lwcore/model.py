@@ -68,6 +68,7 @@ Spec = InputSpec | TextSpec | FreeSpec
 SPECS: Mapping[str, type[Spec]] = {
     "image-classification": InputSpec,
     "text-classification": TextSpec,
+    "text-embedding": TextSpec,
     "video-classification": ClipSpec,
     "generic": FreeSpec,
 }
@@ -185,6 +186,12 @@ class Model:
     def fingerprint(self) -> str:
         """SHA-256 of the bytes, hexadecimal; the key of every cache."""
         return hashlib.sha256(self.data).hexdigest()
+
+    @cached_property
+    def reading(self) -> str:
+        """How it reads samples, as a text: its input and the digests of the files that travel with it."""
+        files = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(self.files.items())}
+        return f"{self.card.input!r} {files}"
 
     @cached_property
     def proto(self) -> onnx.ModelProto:

@@ -78,6 +78,18 @@ def _names(value: Any, path: str) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _text(value: Any, path: str) -> str:
+    if not isinstance(value, str):
+        raise RecipeError(f"{path}: expected text, found {value!r}.")
+    return value
+
+
+def _yes_or_no(value: Any, path: str) -> bool:
+    if not isinstance(value, bool):
+        raise RecipeError(f"{path}: expected true or false, found {value!r}.")
+    return value
+
+
 def _criterion(value: Any, path: str) -> Any:
     from lwcore.slimming.pruning.criteria import CRITERIA  # registered there; importing it above would close a circle
 
@@ -157,6 +169,30 @@ class Blocks:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Heads:
+    """Drop whole attention heads, those that add least to their layer's result, and re-fit what reads the others.
+
+    Attributes:
+        amount: share of all heads of the model, 0–0.95; every attention layer keeps one.
+    """
+
+    kind: ClassVar[str] = "heads"
+    amount: Annotated[float, _SHARE] = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """Take tokens that do not occur in the calibration texts out of a text model's tables and its tokenizer.
+
+    Attributes:
+        least: how often a token must occur to stay; single letters and special tokens stay in any case.
+    """
+
+    kind: ClassVar[str] = "vocabulary"
+    least: Annotated[int, _whole(1, 1000)] = 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class LowRank:
     """Split convolutions and linear layers into two thinner ones, where that saves multiply–accumulates.
 
@@ -177,6 +213,35 @@ class Connections:
     kind: ClassVar[str] = "connections"
     amount: Annotated[float, _SHARE] = 0.5
     scope: Annotated[Literal["global", "layer"], _choice("global", "layer")] = "global"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distill:
+    """Train the model as it is by now to answer as a teacher does.
+
+    Attributes:
+        minutes: how long it may train.
+        steps: train so many batches instead of minutes, so that the same recipe gives the same weights.
+        teacher: a built-in id, the fingerprint of a stored model or (in the library) a path; the original when empty.
+        samples: a built-in set, the fingerprint of a stored one or (in the library) a path; the card's own when empty.
+        temperature: by which both answers are divided before they are compared.
+        labels: share of the loss that comes from labels, 0–1, where the samples have any; 1 is fine-tuning without a
+            teacher.
+        inner: weight of the losses on hidden states and attention maps, beside that on the answers (transformers only).
+        rate: the highest learning rate.
+        int8: round weights and activations in training as a later static int8 step will, so that it loses less.
+    """
+
+    kind: ClassVar[str] = "distill"
+    minutes: Annotated[float, _number(0, 600, above=True)] = 2.0
+    steps: Annotated[int | None, _optional(_whole(1, 10_000_000))] = None
+    teacher: Annotated[str, _text] = ""
+    samples: Annotated[str, _text] = ""
+    temperature: Annotated[float, _number(1, 20)] = 3.0
+    labels: Annotated[float, _number(0, 1)] = 0.1
+    inner: Annotated[float, _number(0, 100)] = 0.0
+    rate: Annotated[float, _number(0, 1, above=True)] = 0.004
+    int8: Annotated[bool, _yes_or_no] = False
 
 
 Format = Literal["fp16", "int8-dynamic", "int8-static", "int8-weights", "int4-weights", "int4-matmul", "palette"]
@@ -211,9 +276,9 @@ class Precision:
     bits: Annotated[int, _whole(1, 8)] = 4
 
 
-Step = Channels | Blocks | LowRank | Connections | Precision
+Step = Channels | Blocks | Heads | Vocabulary | LowRank | Connections | Distill | Precision
 STEPS: Registry[type[Step]] = Registry("recipe step")
-for _step in (Channels, Blocks, LowRank, Connections, Precision):
+for _step in (Channels, Blocks, Heads, Vocabulary, LowRank, Connections, Distill, Precision):
     STEPS.add(_step.kind, _step)
 
 

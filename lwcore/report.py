@@ -30,6 +30,8 @@ WORDS: Mapping[str, str] = {
     "latency": "One run (median)",
     "accuracy": "Accuracy (top-1)",
     "agreement": "Agreement with the original",
+    "similarity": "Similarity of the outputs (cosine)",
+    "error": "Relative error of the outputs",
     "interval": "95 % interval",
     "pictures": "Pictures",
     "difference": "Difference (points)",
@@ -139,6 +141,8 @@ def _quality(e: Evaluation, w: Mapping[str, str]) -> str:
         facts.append((w["p"], f"{e.p_value:.2g}"))
     if e.agreement is not None:
         facts.append((w["agreement"], units.percent(e.agreement)))
+    if e.similarity is not None and e.relative_error is not None:
+        facts += [(w["similarity"], f"{e.similarity:.4f}"), (w["error"], units.percent(e.relative_error))]
     return "<table>" + "".join(f"<tr><td>{k}</td><td>{escape(v)}</td></tr>" for k, v in facts) + "</table>"
 
 

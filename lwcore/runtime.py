@@ -73,8 +73,9 @@ def run(
 
 
 def count(feed: Mapping[str, np.ndarray]) -> int:
-    """How many samples a batch holds."""
-    return len(next(iter(feed.values())))
+    """How many samples a batch holds, by the first axis of its first array."""
+    first = next(iter(feed.values()))
+    return len(first) if first.ndim else 1
 
 
 def batch_size(runner: onnxruntime.InferenceSession, wanted: int = BATCH) -> int:

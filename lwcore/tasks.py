@@ -7,19 +7,19 @@ of tasks), so everything heavy is imported inside the tasks.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
 from lwcore.errors import ModelError, SampleError
 from lwcore.kept import (
     find_calibration,
     find_model,
-    find_moments,
     find_order,
-    find_reference,
     find_samples,
     find_sensitivity,
     find_spectra,
@@ -31,7 +31,6 @@ from lwcore.store import Store
 
 if TYPE_CHECKING:
     from lwcore.model import Model
-    from lwcore.recipe import Step
     from lwcore.samples import SampleSet
 
 Kind = Literal["onnx", "torch"]
@@ -47,6 +46,8 @@ class Task:
         kind: which warm worker runs it.
         untrusted: it reads bytes that a stranger made, so it runs with the parse limits and without a network.
         network: it may open connections (downloads).
+        long: it takes minutes on purpose (search, training), so it never holds the slots of what people wait for.
+        more: seconds beyond the usual limit, by the task's arguments.
     """
 
     name: str
@@ -54,16 +55,18 @@ class Task:
     kind: Kind
     untrusted: bool = False
     network: bool = False
+    long: bool = False
+    more: Callable[[Mapping[str, Any]], float] = lambda arguments: 0.0
 
 
 TASKS: Registry[Task] = Registry("task")
 
 
-def task(name: str, kind: Kind, untrusted: bool = False, network: bool = False) -> Callable[[Callable[..., Json]], Any]:
-    """Decorator: put a function into the table of tasks."""
+def task(name: str, kind: Kind, **settings: Any) -> Callable[[Callable[..., Json]], Any]:
+    """Decorator: put a function into the table of tasks; `settings` are further fields of `Task`."""
 
     def add(function: Callable[..., Json]) -> Callable[..., Json]:
-        TASKS.add(name, Task(name=name, run=function, kind=kind, untrusted=untrusted, network=network))
+        TASKS.add(name, Task(name=name, run=function, kind=kind, **settings))
         return function
 
     return add
@@ -80,7 +83,7 @@ _WARM = (
     "onnx.numpy_helper",
     "onnx.shape_inference",
     "PIL.Image",
-    "lwcore.evaluation",
+    "lwcore.measured",
     "lwcore.searching",
     "lwcore.slimming",
     "lwcore.sources.upload",
@@ -118,24 +121,24 @@ def warm(kind: Kind) -> None:
 @task("ingest", kind="onnx", untrusted=True)
 def ingest(store: Store, progress: Progress, *, upload: str, name: str, card: Mapping[str, Any] | None = None) -> Json:
     """Uploaded bytes → a normalised model in the store; `card` overrides what is guessed."""
-    from lwcore.model import Card, Model
+    from lwcore.model import Card
     from lwcore.sources.upload import read_upload
 
     progress(0.1, "Reading the file")
-    size = None if card is None else Card.from_json(card).input.size
+    size = None if card is None else Card.from_json(card).pictures.size
     model = read_upload(store.upload(upload), name, size)
     if card is not None:
-        model = Model(data=model.data, card=Card.from_json(card, model.card), notes=model.notes)
+        model = dataclasses.replace(model, card=Card.from_json(card, model.card))
     return {"model": store.put_model(model), "card": model.card.to_json(), "notes": list(model.notes)}
 
 
 @task("ingest_samples", kind="onnx", untrusted=True)
 def ingest_samples(store: Store, progress: Progress, *, upload: str, model: str, name: str = "") -> Json:
-    """An uploaded zip of pictures → a sample set in the store, resized to the model's input."""
-    from lwcore.samples.archive import read_zip
+    """An uploaded file of samples → a sample set in the store, as the model reads it."""
+    from lwcore.domains import domain
 
     found = find_model(store, model)
-    samples = read_zip(store.upload(upload), found.card, name=name or "Your pictures", progress=progress)
+    samples = domain(found).read(store.upload(upload), found, name, progress)
     return {
         "samples": store.put_samples(samples),
         "n": len(samples),
@@ -145,15 +148,41 @@ def ingest_samples(store: Store, progress: Progress, *, upload: str, model: str,
     }
 
 
-@task("load", kind="torch", network=True)
-def load(store: Store, progress: Progress, *, ref: str) -> Json:
-    """A torchvision model (`torchvision:NAME[:none]`) → a normalised model in the store."""
-    if not ref.startswith("torchvision:"):  # `lwcore.load` also takes paths, and this server's files are not on offer
-        raise ModelError(f"Expected torchvision:NAME or torchvision:NAME:none, found {ref[:80]!r}.")
-    import lwcore
+@task("import_workspace", kind="onnx", untrusted=True)
+def import_workspace(store: Store, progress: Progress, *, upload: str) -> Json:
+    """An exported workspace: its uploads go into the store; `files`, `attempts` and `choices` come back, checked."""
+    from lwcore.workspaces.bundle import read
 
-    progress(0.05, "Making the model and exporting it")
-    model = lwcore.load(ref)
+    return read(store.upload(upload), store, progress)
+
+
+@task("load", kind="torch", long=True, network=True)
+def load(store: Store, progress: Progress, *, ref: str) -> Json:
+    """A named model (`torchvision:NAME`, `timm:NAME`, …; `:none` for its structure) → a model in the store."""
+    from lwcore.sources.families import FAMILIES, is_named, load_named
+
+    if not is_named(ref):  # `lwcore.load` also takes paths, and this server's files are not on offer
+        raise ModelError(f"Expected FAMILY:NAME ({', '.join(FAMILIES)}), found {ref[:80]!r}.")
+    progress(0.02, "Looking it up")
+    model = load_named(ref, progress)
+    return {"model": store.put_model(model), "card": model.card.to_json(), "notes": list(model.notes)}
+
+
+@task("ingest_weights", kind="torch")
+def ingest_weights(store: Store, progress: Progress, *, upload: str, name: str, architecture: str) -> Json:
+    """Uploaded weights and the architecture they belong to → a model in the store."""
+    from lwcore.sources.state import load_state
+
+    model = load_state(store.upload(upload), name, architecture, progress)
+    return {"model": store.put_model(model), "card": model.card.to_json(), "notes": list(model.notes)}
+
+
+@task("ingest_encoder", kind="torch")
+def ingest_encoder(store: Store, progress: Progress, *, upload: str, name: str) -> Json:
+    """An uploaded zip of a text encoder (configuration, safetensors, tokenizer) → a model in the store."""
+    from lwcore.sources.text.files import read_zip
+
+    model = read_zip(store.upload(upload), PurePath(name).stem[:80] or "model", progress)
     return {"model": store.put_model(model), "card": model.card.to_json(), "notes": list(model.notes)}
 
 
@@ -183,54 +212,55 @@ def measure(
         `model` (fingerprint of the slimmed model), `before` and `after` (costs), `seconds`, `recipe`, `evaluation`,
         `notes`, `causes` (why it is not smaller or faster, where it is not).
     """
-    from lwcore.evaluation import evaluate
-    from lwcore.evaluation.causes import causes
-    from lwcore.recipe import Channels, Recipe
-    from lwcore.slimming import apply
-    from lwcore.slimming.pruning.channels import reads_moments
+    from lwcore.measured import measured
+    from lwcore.recipe import Recipe
+    from lwcore.slimming.distillation.task import all_trained
 
-    original = find_model(store, model)
-    known = find_samples(store, samples, original)
-    steps = Recipe.from_json(recipe)
-    pictures = find_calibration(store, original, calibration, known)
-    first = next(iter(steps.steps), None)
-    before = _measured_before(store, original, first, pictures, part(progress, 0.0, 0.3))
-    if isinstance(first, Channels) and reads_moments(first):
-        find_moments(store, original, pictures)
-    slimmed = apply(original, steps, samples=pictures, progress=part(progress, 0.3 if before else 0.0, 0.55), **before)
-    progress(0.55, "Asking the original model")
-    reference = find_reference(store, original, known)
-    report = evaluate(
-        slimmed.model, known, against=original, reference=reference, latency=latency, progress=part(progress, 0.6, 1.0)
-    )
-    return {
-        **slimmed.to_json(),
-        "model": store.put_model(slimmed.model),
-        "evaluation": report.to_json(),
-        "notes": [*slimmed.notes, *report.notes, *_shared(pictures, known)],
-        "causes": [cause.to_json() for cause in causes(original, slimmed.model, report)],
-    }
+    lessons = all_trained(store, model, find_model(store, model), Recipe.from_json(recipe), calibration)
+    return measured(store, progress, (model, recipe, samples, calibration), latency, lessons)
 
 
-def _measured_before(store: Store, model: Model, first: Step | None, samples: SampleSet, progress: Progress) -> Json:
-    """What the first step needs to know of the untouched model and every later amount needs again, for `apply`."""
-    from lwcore.recipe import Blocks, Channels
+@task("distill", kind="torch", long=True, more=lambda arguments: _training_seconds(arguments))
+def distill(
+    store: Store,
+    progress: Progress,
+    *,
+    model: str,
+    recipe: Mapping[str, Any],
+    samples: str,
+    calibration: str | None = None,
+    latency: bool = True,
+    control: bool = True,
+    train: bool = True,
+) -> Json:
+    """`measure` for a recipe that trains: how it stands is kept at every look (`lwcore.slimming.distillation.kept`).
 
-    if isinstance(first, Channels) and first.budget is not None:
-        return {"sensitivity": find_sensitivity(store, model, samples, progress)}
-    if isinstance(first, Blocks) and first.amount and not first.names:
-        return {"order": find_order(store, model, samples, progress)}
-    return {}
+    Args:
+        control: train a control beside the student, with the labels alone.
+        train: else take what an earlier job of the same question was left at.
+
+    Returns:
+        What `measure` returns, and `training`: curves and accuracies of each distill step and its control.
+    """
+    from lwcore.measured import measured
+    from lwcore.recipe import Recipe
+    from lwcore.slimming.distillation.task import School, check_minutes
+
+    steps, original = Recipe.from_json(recipe), find_model(store, model)
+    if train:
+        check_minutes(steps)
+    school = School(store, model, original, steps, calibration, control=control, train=train)
+    found = measured(store, progress, (model, recipe, samples, calibration), latency, school.lessons())
+    return {**found, "training": school.score(samples, find_samples(store, samples, original))}
 
 
-def _shared(calibration: SampleSet, measured: SampleSet) -> tuple[str, ...]:
-    """A word of warning when a model is measured on the pictures that it was re-fitted on."""
-    if calibration.fingerprint != measured.fingerprint:
-        return ()
-    return ("Calibrated (without labels) on the same pictures it is measured on, which flatters the result a little.",)
+def _training_seconds(arguments: Mapping[str, Any]) -> float:
+    from lwcore.slimming.distillation.task import seconds
+
+    return seconds(arguments)
 
 
-@task("search", kind="onnx", network=bool(os.environ.get("LWCORE_CLUSTER")))
+@task("search", kind="onnx", long=True, network=bool(os.environ.get("LWCORE_CLUSTER")))
 def search(
     store: Store,
     progress: Progress,
@@ -270,6 +300,7 @@ def node_errors(
     from lwcore.errors import SlimError
     from lwcore.recipe import Precision, Recipe
     from lwcore.slimming import apply
+    from lwcore.slimming.distillation.task import all_trained
     from lwcore.slimming.precision import node_errors as measured
 
     original, steps = find_model(store, model), Recipe.from_json(recipe)
@@ -280,7 +311,8 @@ def node_errors(
     step = steps.steps[static[-1]]
     assert isinstance(step, Precision)
     before = Recipe(steps=steps.steps[: static[-1]], seed=steps.seed)
-    slimmed = apply(original, before, samples=pictures, progress=part(progress, 0.0, 0.2)).model
+    lessons = all_trained(store, model, original, steps, calibration)
+    slimmed = apply(original, before, samples=pictures, progress=part(progress, 0.0, 0.2), lessons=lessons).model
     return measured(slimmed, pictures, step, steps.seed, part(progress, 0.2, 1.0)).to_json()
 
 
@@ -292,6 +324,25 @@ def evaluate_model(store: Store, progress: Progress, *, model: str, samples: str
     found = find_model(store, model)
     report = evaluate(found, find_samples(store, samples, found), latency=latency, progress=progress)
     return {"evaluation": report.to_json(), "notes": list(report.notes)}
+
+
+@task("what_if", kind="onnx")
+def what_if(store: Store, progress: Progress, *, model: str, samples: str) -> Json:
+    """Smaller pictures and fewer frames: `WhatIf.to_json()` and the fingerprints of the `models`, one a setting."""
+    from lwcore.evaluation.inputs import what_if as measured
+
+    found = find_model(store, model)
+    report = measured(found, find_samples(store, samples, found), progress)
+    return {**report.to_json(), "models": [store.put_model(each) for each in report.models]}
+
+
+@task("lengths", kind="onnx")
+def lengths(store: Store, progress: Progress, *, model: str, against: str) -> Json:
+    """What texts of several lengths cost a model and the one it was made from: rows of `AtLength.to_json()`."""
+    from lwcore.evaluation.lengths import by_length
+
+    found = by_length(find_model(store, model), find_model(store, against), progress=progress)
+    return {"lengths": [row.to_json() for row in found]}
 
 
 @task("sensitivity", kind="onnx")

@@ -25,6 +25,13 @@ def size(value: float) -> str:
     return _scaled(value, ("B", "kB", "MB", "GB"), 1000.0, 3)
 
 
+def duration(seconds: float) -> str:
+    """Time left or taken: `0:05`, `2:30`, `1:02:00`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 def milliseconds(value: float) -> str:
     """Milliseconds with three significant digits."""
     return _scaled(value, ("ms",), 1000.0, 3) if value < 1000 else f"{value / 1000:.2f} s"

@@ -1,4 +1,4 @@
-"""Compare: everything measured in this session, worth against cost; go back to any attempt."""
+"""Compare: everything measured in this workspace, worth against cost; go back to any attempt."""
 
 from __future__ import annotations
 

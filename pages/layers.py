@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.ui import frame, layer_detail, layer_frozen, layer_table
+from pages.ui import frame, layer_detail, layer_frozen, layer_table, whatif
 from pages.ui.text import t
 
 frame.draw_title("layers")
@@ -22,4 +22,5 @@ if profile is not None:
     view.draw_table()
     layer_frozen.draw(ref)
     st.caption(t("layers.source"))
+    whatif.draw()
 frame.follow()

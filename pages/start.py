@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.ui import frame, gallery, intake
+from pages.ui import frame, gallery, hub, intake
 from pages.ui.state import session
 from pages.ui.text import t
 
@@ -14,6 +14,7 @@ gallery.draw()
 with st.container(border=True, key="bring"):
     st.subheader(t("upload.title"), anchor=False)
     intake.draw_model()
+hub.draw()
 if session().model:
     with st.container(border=True, key="samples"):
         st.subheader(t("samples.title"), anchor=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pages.ui import frame, taking
+from pages.ui import frame, taking, workspace_panel
 from pages.ui.state import session
 
 frame.draw_title("take-home")
@@ -12,4 +12,5 @@ if known is not None:
     taking.draw_files(known)
     taking.draw_lines(known)
 taking.draw_link(session())
+workspace_panel.draw()
 frame.follow()

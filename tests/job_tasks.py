@@ -8,6 +8,7 @@ import sys
 import time
 
 from lwcore.errors import ModelError
+from lwcore.store import digest
 from lwcore.tasks import task
 
 
@@ -29,6 +30,17 @@ def sleep(store, progress, *, seconds, tag=""):
     progress(0.25, f"{os.getpid()} {child.pid}")
     time.sleep(seconds)
     return {"tag": tag}
+
+
+@task("test.long", kind="onnx", long=True)
+def long_sleep(store, progress, *, seconds):
+    return sleep(store, progress, seconds=seconds)
+
+
+@task("test.killed", kind="onnx")
+def killed(store, progress):
+    os.kill(os.getpid(), signal.SIGKILL)
+    return {}
 
 
 @task("test.refuse", kind="onnx")
@@ -77,4 +89,12 @@ def network(store, progress, *, port):
 def quit_parent(store, progress):
     os.kill(os.getppid(), signal.SIGKILL)
     time.sleep(5)
+    return {}
+
+
+@task("test.keep", kind="onnx")
+def keep(store, progress, *, count, tag):
+    progress(0.1, str(os.getpid()))
+    for i in range(count):
+        store.put_result(digest(tag.encode(), str(i).encode()), {"i": i, "text": "x" * 50_000})
     return {}

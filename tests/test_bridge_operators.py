@@ -154,6 +154,27 @@ NORMALISATION = [
         for x, c in ((x1, 6), (x2, 6), (x3, 4), (f(3, 5), 5))
         for eps, opset in ((1e-5, 18), (1e-2, 9))
     ),
+    case("LSTM", f(4, 2, 3), constants={1: f(1, 20, 3), 2: f(1, 20, 5)}, hidden_size=5),
+    case(
+        "LSTM",
+        f(4, 2, 3),
+        constants={1: f(2, 20, 3), 2: f(2, 20, 5), 3: f(2, 40), 5: f(2, 2, 5), 6: f(2, 2, 5)},
+        outputs=3,
+        hidden_size=5,
+        direction="bidirectional",
+    ),
+    case("GRU", f(4, 2, 3), constants={1: f(1, 15, 3), 2: f(1, 15, 5), 3: f(1, 30)}, outputs=2, hidden_size=5),
+    case(
+        "GRU",
+        f(4, 2, 3),
+        constants={1: f(1, 15, 3), 2: f(1, 15, 5), 3: f(1, 30)},
+        hidden_size=5,
+        linear_before_reset=1,
+        direction="reverse",
+    ),
+    case(
+        "RNN", f(4, 2, 3), constants={1: f(2, 5, 3), 2: f(2, 5, 5)}, outputs=2, hidden_size=5, direction="bidirectional"
+    ),
     case("LayerNormalization", f(2, 5, 8), constants={1: f(8), 2: f(8)}),
     case("LayerNormalization", f(2, 5, 8), constants={1: f(5, 8)}, axis=1, epsilon=1e-2),
     case("LayerNormalization", f(2, 5, 8), constants={1: f(8), 2: f(8)}, outputs=3),

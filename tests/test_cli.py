@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save as save_weights
 
 import lwcore
 from lwcore.cli import main
@@ -240,3 +241,22 @@ def test_the_module_runs_as_a_program_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["models"]
+
+
+def test_the_list_of_hub_models_is_searched_by_words(capsys):
+    """Parts of names narrow it; sizes and published accuracies are told."""
+    found = ask(capsys, "hub", "torchvision", "RESNET18")["models"]
+    assert [row["ref"] for row in found] == ["torchvision:resnet18"]
+    assert found[0]["params"] == 11_689_512
+    assert main(["hub", "torchvision:resnet18"]) == 0
+    assert "69.8 % top-1" in capsys.readouterr().out
+
+
+def test_weights_need_their_architecture(capsys, tmp_path):
+    """Without one the sentence says so; with one that they do not fit, what differs."""
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(save_weights({"fc.weight": np.zeros((3, 4), np.float32)}))
+    assert "which architecture" in refused(capsys, "groups", str(path))
+    message = refused(capsys, "groups", str(path), "--architecture", "torchvision:squeezenet1_1")
+    assert "1 unexpected (fc.weight)" in message
+    assert "path to a file of weights" in refused(capsys, "groups", MODEL, "--architecture", "timm:resnet18")

@@ -243,7 +243,7 @@ def test_only_owner_and_name_become_an_address(name: str) -> None:
 def test_the_list_is_read_without_torch_and_found_by_parts_of_names() -> None:
     """Size and accuracy are there; words narrow it, hubs too."""
     assert len(hub.offers()) == len({offer.ref for offer in hub.offers()}) > 1000
-    assert {offer.family for offer in hub.offers()} == {"torchvision", "timm", "huggingface"}
+    assert {offer.family for offer in hub.offers()} == {"torchvision", "timm", "huggingface", "transformers"}
     found = hub.search("RESNET 18", ["torchvision"])
     assert [offer.ref for offer in found] == ["torchvision:resnet18"]
     assert (found[0].params, found[0].top1) == (11_689_512, 0.69758)

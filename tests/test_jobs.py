@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 
 import tests.job_tasks  # noqa: F401  (registers the tasks below)
+from lwcore import parents
 from lwcore.errors import JobError, UnknownName
 from lwcore.jobs import Jobs
+from lwcore.jobtable import UNKNOWN, remaining
 from lwcore.settings import ROOT, SETTINGS
 from lwcore.store import Store
 
@@ -105,6 +107,7 @@ def test_first_come_first_served_with_positions(jobs):
         ("test.refuse", "ModelError", "Expected this, found that; do so."),
         ("test.surprise", "JobError", "could not be read"),
         ("test.crash", "JobError", "crashed (signal 11)"),
+        ("test.killed", "JobError", "for want of memory"),
         ("test.hoard", "JobError", "more than 2048 MB of memory"),
         ("test.spin", "JobError", "longer than 3 seconds"),
         ("test.flood", "JobError", "Expected a result of at most"),
@@ -153,7 +156,52 @@ def test_many_threads_may_ask_at_once(jobs):
     assert results == {i: i % 5 for i in range(20)}
 
 
-def test_nothing_is_orphaned_when_the_server_is_killed(tmp_path):
+def test_nobody_sees_or_stops_the_job_of_another(jobs):
+    job_id = jobs.submit("test.sleep", {"seconds": 60, "tag": "mine"}, owner="ada")
+    pids = sleepers(jobs, job_id)
+    assert jobs.status(job_id, "bob").error_kind == UNKNOWN
+    assert not jobs.status(job_id, "bob").message
+    jobs.cancel(job_id, "bob")
+    assert jobs.status(job_id, "ada").state == "running"
+    jobs.cancel(job_id, "ada")
+    until(lambda: not any(alive(pid) for pid in pids))
+
+
+def test_what_takes_minutes_holds_nobody_up_and_nobody_fills_the_queue(jobs):
+    long = [jobs.submit("test.long", {"seconds": 60 + i}, owner="ada") for i in range(3)]
+    until(lambda: jobs.status(long[0]).state == "running")
+    assert finish(jobs, "test.echo", value="beside").state == "done"
+    assert [jobs.status(i).state for i in long].count("running") == jobs.settings.long_slots
+    more = [
+        jobs.submit("test.long", {"seconds": 100 + i}, owner="ada") for i in range(jobs.settings.jobs_per_person - 3)
+    ]
+    with pytest.raises(JobError, match="waiting for"):
+        jobs.submit("test.long", {"seconds": 99}, owner="ada")
+    other = jobs.submit("test.long", {"seconds": 98}, owner="bob")
+    assert jobs.status(other).position < jobs.status(long[-1]).position
+    for job_id in (*long, *more, other):
+        jobs.cancel(job_id)
+
+
+def test_what_a_job_still_needs_follows_from_its_pace():
+    assert remaining(0.5, 10.0) == 10.0
+    assert remaining(0.25, 10.0) == 30.0
+    assert remaining(0.01, 10.0) is None
+    assert remaining(0.5, 0.1) is None
+    assert remaining(1.0, 10.0) is None
+
+
+def test_a_worker_is_told_the_limits_but_no_secrets():
+    told = parents._environment(
+        dataclasses.replace(SETTINGS, class_code="hidden", database="postgresql://u:hidden@h/d")
+    )
+    assert told["SLIMLAB_HOME"] == SETTINGS.home
+    assert "hidden" not in "".join(told.values())
+    assert "hidden" not in repr(dataclasses.replace(SETTINGS, class_code="hidden"))
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_nothing_is_orphaned_when_the_server_is_ended(tmp_path, end):
     code = (
         "import dataclasses, sys, time, tests.job_tasks\n"
         "from lwcore.jobs import Jobs; from lwcore.settings import SETTINGS\n"
@@ -165,8 +213,8 @@ def test_nothing_is_orphaned_when_the_server_is_killed(tmp_path):
     )
     server = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     parent, child, grandchild = (int(pid) for pid in server.stdout.readline().split())
-    os.kill(server.pid, signal.SIGKILL)
-    assert server.wait() == -signal.SIGKILL
+    os.kill(server.pid, end)
+    assert server.wait() == -end
     until(lambda: not any(alive(pid) for pid in (parent, child, grandchild)))
 
 

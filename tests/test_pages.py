@@ -14,7 +14,7 @@ from lwcore.evaluation.result import ClassRow, Evaluation
 from lwcore.jobs import JobStatus
 from lwcore.recipe import Blocks, Channels, Precision, Recipe
 from lwcore.slimming.budget.allocate import Sensitivity
-from pages.ui import goals, links, methods, service
+from pages.ui import links, methods, service
 
 ROOT = Path(__file__).resolve().parents[1]
 MAIN = str(ROOT / "pages" / "ui" / "main.py")
@@ -33,13 +33,13 @@ class InstantJobs:
         self.asked.append((task, arguments))
         return str(len(self.asked) - 1)
 
-    def status(self, job: str) -> JobStatus:
+    def status(self, job: str, owner: str = "") -> JobStatus:
         task, arguments = self.asked[int(job)]
         if self.refuse:
             return JobStatus(job_id=job, task=task, state="failed", error=self.refuse)
         return JobStatus(job_id=job, task=task, state="done", progress=1.0, result=getattr(self, task)(**arguments))
 
-    def cancel(self, job: str) -> None:
+    def cancel(self, job: str, owner: str = "") -> None:
         return None
 
     def measure(self, model: str, recipe: dict, samples: str) -> dict:
@@ -285,29 +285,8 @@ def test_a_goal_is_searched_and_its_recipe_adopted(jobs: InstantJobs) -> None:
     assert [s.kind for s in app.session_state["slimlab"].recipe.steps] == ["blocks", "channels", "precision"]
     assert app.slider(key="blocks-amount").value == 25
     assert any("All limits hold" in m.value for m in app.markdown)
-    assert "search" in app.query_params
     app = at(app, "compare")
     assert len(app.dataframe[0].value) == 2
-
-
-def test_a_reload_finds_the_search_again(jobs: InstantJobs) -> None:
-    """The URL names the job; a new session takes it up and begins nothing."""
-    goal = goals.Goal(drop=1.0)
-    link = goals.to_text(jobs.submit("search", _asked(goal)), goal, "fashion-test")
-    app = AppTest.from_file(MAIN, default_timeout=60)
-    app.query_params["model"], app.query_params["search"] = MODEL, link
-    app = at(app.run(), "slim")
-    assert not app.exception
-    asked = [arguments for task, arguments in jobs.asked if task == "search"]
-    assert asked[0] == asked[-1]  # the same work, which the workers do once
-    assert any("Not within reach" in m.value for m in app.markdown)
-    damaged = AppTest.from_file(MAIN, default_timeout=60)
-    damaged.query_params["model"], damaged.query_params["search"] = MODEL, "x.y"
-    assert damaged.run().toast
-
-
-def _asked(goal: goals.Goal) -> dict:
-    return {"model": MODEL, "samples": "fashion-test", "target": goal.target(), "seconds": 60, "seed": 0}
 
 
 def test_a_search_that_fails_is_one_sentence(jobs: InstantJobs) -> None:

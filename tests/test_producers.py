@@ -198,7 +198,7 @@ def test_a_file_with_an_open_batch_and_an_open_size_can_be_cut() -> None:
     proto = _proto(nodes, _arrays(a=(8, 3, 3, 3), f=(8, 4)), {"x": ["n", 3, "h", "w"]})
     model = read_upload(proto.SerializeToString(), "open.onnx", size=(12, 16))
     assert _sizes(assert_law(model)) == {"conv_a": 8}
-    assert Graph.view(model).free["p"] == (0,)
+    assert Graph.view(model).free["p"] == {0: "batch"}
 
 
 def test_an_index_that_follows_from_the_data_stays_computed() -> None:

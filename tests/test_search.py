@@ -225,7 +225,7 @@ def test_what_two_methods_do_together_is_expected_from_each_alone():
 
 def problem_of(model, samples, seed=0):
     logits = np.random.default_rng(1).standard_normal((len(samples), 10))
-    return pose(model, samples, samples, logits, seed)
+    return pose(model, samples, samples, [logits], seed)
 
 
 def test_half_of_the_samples_choose_and_the_other_half_is_held_out(model, samples):
@@ -468,7 +468,7 @@ def test_a_search_without_time_still_measures_int8_and_takes_it(model, samples):
 def test_sensitivity_is_given_up_when_it_would_take_too_long():
     model = tiny_model()
     pictures = noise(model, 16)
-    problem = pose(model, pictures, pictures, np.eye(10)[np.arange(16) % 10], 0).to_bytes()
+    problem = pose(model, pictures, pictures, [np.eye(10)[np.arange(16) % 10]], 0).to_bytes()
     assert "would take longer" in json.loads(find_sensitivity(problem, 1e-9))["error"]
     assert "harm" in json.loads(find_sensitivity(problem, 1e9))
 
@@ -522,7 +522,7 @@ def test_a_model_is_really_slimmed_and_measured(model, samples):
 def test_what_low_rank_and_blocks_rest_on_is_measured_once_a_process(monkeypatch):
     model = tiny_model()
     pictures = noise(model, 32)
-    problem = pose(model, pictures, pictures, np.eye(10)[np.arange(32) % 10], 1).to_bytes()
+    problem = pose(model, pictures, pictures, [np.eye(10)[np.arange(32) % 10]], 1).to_bytes()
     steps = (*(lwcore.LowRank(energy=e) for e in (0.5, 0.9)), *(lwcore.Blocks(amount=a) for a in (0.3, 0.5)))
     alone = [lwcore.apply(model, Recipe(steps=(step,)), samples=pictures).model.data for step in steps]
     calls = []
@@ -629,7 +629,7 @@ def test_work_of_a_killed_process_is_done_again_by_another(processes, tmp_path):
     problem = tmp_path / "problem"
     pictures = noise(tiny_model(), 16)
     logits = np.eye(10)[np.arange(16) % 10][:, : len(tiny_model().card.classes) or 10]
-    problem.write_bytes(pose(tiny_model(), pictures, pictures, logits, 0).to_bytes())
+    problem.write_bytes(pose(tiny_model(), pictures, pictures, [logits], 0).to_bytes())
     request = json.dumps({"recipe": Recipe().to_json(), "sensitivity": None, "timed": False, "keep": False})
     future = processes.submit(carry_out, str(problem), request)
     while not processes.pids():

@@ -96,7 +96,7 @@ def test_aligned_levers_keep_whole_blocks_on_every_wide_axis(name: str) -> None:
 
 
 def test_levers_start_with_nothing_removed_and_grow(small: Model) -> None:
-    for lever in levers(couple(small), 8):
+    for lever in levers(small, 8):
         shares = [lever.share(i) for i in range(len(lever.stops))]
         assert shares[0] == 0
         assert shares == sorted(set(shares))

@@ -1,6 +1,7 @@
 """The store: what goes in comes out, damaged counts as missing, nothing but a fingerprint becomes a path."""
 
 import dataclasses
+import errno
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from lwcore.errors import ModelError, SampleError
+from lwcore.errors import ModelError, SampleError, StoreError
 from lwcore.model import Card, InputSpec, Model
 from lwcore.samples import SampleSet
 from lwcore.store import Store, digest, is_fingerprint
@@ -105,3 +106,48 @@ def test_several_processes_write_the_same_file_without_harm(tmp_path):
     )
     running = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(2)]
     assert [p.wait(timeout=120) for p in running] == [0, 0]
+
+
+def test_what_is_pinned_stays_whatever_its_age(tmp_path):
+    store = Store(tmp_path, limit_mb=1)
+    keys = [store.put_upload(bytes([i]) * 450_000) for i in range(2)]
+    store.pin(keys[0])
+    for key in keys:
+        os.utime(store._path("uploads", key), (0, 0))
+    store.put_upload(b"z" * 450_000)
+    assert store.upload(keys[0])
+    with pytest.raises(ModelError):
+        store.upload(keys[1])
+    store.unpin(keys[0])
+    os.utime(store._path("uploads", keys[0]), (0, 0))
+    store.put_upload(b"y" * 450_000)
+    with pytest.raises(ModelError):
+        store.upload(keys[0])
+
+
+def test_pins_become_what_the_database_says_but_for_fresh_ones(store):
+    old, fresh, said = (digest(bytes([i])) for i in range(3))
+    store.pin(old)
+    store.pin(fresh)
+    os.utime(store._path("pins", old), (0, 0))
+    store.set_pins(frozenset({said}))
+    assert store._pinned() == {fresh, said}
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_sweep(store):
+    path = store._path("models", store.put_model(Model(data=b"m")))
+    left, new = path.parent / ".part-old", path.parent / ".part-new"
+    for part in (left, new):
+        part.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    assert store.sweep() == 1
+    assert (left.exists(), new.exists(), path.exists()) == (False, True, True)
+
+
+def test_a_full_disk_is_a_sentence(store, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("lwcore.store._put", full)
+    with pytest.raises(StoreError, match="disk of this server is full"):
+        store.put_upload(b"x")

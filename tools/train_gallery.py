@@ -273,6 +273,7 @@ def card(name: str, trainer: Trainer, top1: float, count: int, seed: int) -> dic
         "stored": "float16",
         "sample_sets": ["fashion-test"],
         "calibration": "fashion-calibration",
+        "training": "fashion-train",
     }
 
 

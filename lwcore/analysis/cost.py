@@ -12,6 +12,7 @@ from lwcore.graph import Graph, Shape, attributes, reads
 from lwcore.model import Model
 
 _HALF_BYTES = frozenset({TensorProto.INT4, TensorProto.UINT4})
+_BYTES = frozenset({TensorProto.INT8, TensorProto.UINT8})  # positions are wider, so a table of bytes holds weights
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16})
 
 # Constant inputs that are settings of an operator (positions), not trained values.
@@ -52,6 +53,9 @@ _TRAINED_SCALARS = frozenset(
         "MatMulInteger",
     }
 )
+
+
+Product = Callable[[NodeProto, Mapping[str, Shape]], int]  # a node and shapes → multiply–accumulates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +132,7 @@ def _read_in_order(node: NodeProto) -> list[str]:
 
 
 def _is_trained(graph: Graph, node: NodeProto, position: int, name: str) -> bool:
-    if position in _QUANTIZED.get(node.op_type, ()):
+    if position in _QUANTIZED.get(node.op_type, ()) or (node.op_type == "Gather" and graph.types[name] in _BYTES):
         return True
     if graph.types[name] not in FLOATS or position in _SETTINGS.get(node.op_type, ()):
         return False
@@ -137,11 +141,15 @@ def _is_trained(graph: Graph, node: NodeProto, position: int, name: str) -> bool
 
 def macs(node: NodeProto, shapes: Mapping[str, Shape]) -> int:
     """Multiply–accumulates of one operator; 0 for operators without a rule (element-wise work is not counted)."""
-    rule = _MACS.get(node.op_type)
-    return rule(node, shapes) if rule else 0
+    return sum(product(node, shapes) for product in products(node))
 
 
-def _conv(weight: int) -> Callable[[NodeProto, Mapping[str, Shape]], int]:
+def products(node: NodeProto) -> tuple[Product, ...]:
+    """The products of sizes whose sum an operator's MACs are: two for a recurrent layer, one for any other."""
+    return _MACS.get(node.op_type, ())
+
+
+def _conv(weight: int) -> Product:
     def rule(node: NodeProto, shapes: Mapping[str, Shape]) -> int:
         return math.prod(shapes[node.output[0]]) * math.prod(shapes[node.input[weight]][1:])
 
@@ -161,14 +169,27 @@ def _matmul(node: NodeProto, shapes: Mapping[str, Shape]) -> int:
     return math.prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
 
 
-_MACS: Mapping[str, Callable[[NodeProto, Mapping[str, Shape]], int]] = {
-    "Conv": _conv(1),
-    "ConvInteger": _conv(1),
-    "QLinearConv": _conv(3),
-    "ConvTranspose": _conv_transpose,
-    "Gemm": _gemm,
-    "MatMul": _matmul,
-    "MatMulInteger": _matmul,
-    "QLinearMatMul": _matmul,
-    "MatMulNBits": _matmul,
+def _every_step(weight: int) -> Product:
+    """A recurrent layer's product with one of its weights, at every step of every sample."""
+
+    def rule(node: NodeProto, shapes: Mapping[str, Shape]) -> int:
+        return math.prod(shapes[node.input[0]][:2]) * math.prod(shapes[node.input[weight]])
+
+    return rule
+
+
+_RECURRENT = (_every_step(1), _every_step(2))
+_MACS: Mapping[str, tuple[Product, ...]] = {
+    "Conv": (_conv(1),),
+    "ConvInteger": (_conv(1),),
+    "QLinearConv": (_conv(3),),
+    "ConvTranspose": (_conv_transpose,),
+    "Gemm": (_gemm,),
+    "MatMul": (_matmul,),
+    "MatMulInteger": (_matmul,),
+    "QLinearMatMul": (_matmul,),
+    "MatMulNBits": (_matmul,),
+    "LSTM": _RECURRENT,
+    "GRU": _RECURRENT,
+    "RNN": _RECURRENT,
 }

@@ -111,7 +111,17 @@ class Coupling:
 def couple(model: Model) -> Coupling:
     """Find what can be removed from a model and what must go with it; remembered by fingerprint."""
     graph = Graph.view(model)
-    lab = label(graph)
+    return _coupled(graph, label(graph))
+
+
+@per_model(maxsize=8)
+def couple_heads(model: Model) -> Coupling:
+    """The same where channels are split over heads and their width, and whole heads are what goes."""
+    graph = Graph.view(model)
+    return _coupled(graph, label(graph, whole=True))
+
+
+def _coupled(graph: Graph, lab: Labelling) -> Coupling:
     classes, why = lab.classes()
     cuts = {place: classes[ids] for place, ids in lab.cuts.items()}
     tensors = {name: {axis: classes[ids] for axis, ids in held.items()} for name, held in lab.tensors.items()}
@@ -132,9 +142,9 @@ def couple(model: Model) -> Coupling:
     )
 
 
-def label(graph: Graph) -> Labelling:
+def label(graph: Graph, whole: bool = False) -> Labelling:
     """Walk the graph once, every operator passing labels on by its rule."""
-    lab = Labelling(graph)
+    lab = Labelling(graph, whole=whole)
     for index, node in enumerate(graph.nodes):
         names = list(reads(node))
         operator, known = operator_of(node), len(lab.reasons)

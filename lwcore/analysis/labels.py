@@ -56,6 +56,7 @@ class Labelling:
     """The state while the rules walk the graph.
 
     Attributes:
+        whole: where a reshape splits an axis in two, the outer part (whole heads) keeps its labels, not the longer one.
         tensors: axis → label of each index, for every tensor that has any.
         cuts: (constant, axis) → ids of its indexes: the places that must be cut.
         producers: (node, constant, axis) that gave fresh labels.
@@ -69,6 +70,7 @@ class Labelling:
     """
 
     graph: Graph
+    whole: bool = False
     tensors: dict[str, dict[int, Ids]] = field(default_factory=dict)
     cuts: dict[tuple[str, int], Ids] = field(default_factory=dict)
     producers: list[tuple[int, str, int]] = field(default_factory=list)

@@ -56,7 +56,7 @@ def _reshaped(
             varying.append((different, -target, lead, parts))
     if not varying:
         return 0, None
-    _, target, lead, parts = max(varying, key=lambda found: found[:2])
+    _, target, lead, parts = max(varying, key=lambda found: found[1:2] if lab.whole else found[:2])
     if len(varying) > 1:
         lab.unite(array, lead)
     spread = np.broadcast_to(lead, [blocks.sizes[i] if i in parts else 1 for i in range(array.ndim)])

@@ -27,6 +27,7 @@ class Domain:
         feed: (samples, model, start, stop) → these samples as the model reads them, by the name of the input.
         show: (samples, index) → one sample for people: a picture (uint8, shape (H, W, C)) or a text.
         classes: whether the first output is a row of class scores; else outputs are compared as numbers.
+        alone: whether samples that cannot be stacked along every input's first axis are run one by one.
     """
 
     task: str
@@ -36,6 +37,7 @@ class Domain:
     feed: Callable[[SampleSet, Model, int, int], Feed]
     show: Callable[[SampleSet, int], np.ndarray | str]
     classes: bool = True
+    alone: bool = False
 
 
 DOMAINS: Registry[Domain] = Registry("kind of data")
@@ -47,11 +49,11 @@ def domain(of: Model | Card) -> Domain:
 
 
 def _register() -> None:
-    """Each file defines one `DOMAIN`; imported last because they build on the class above."""
-    from lwcore.domains import image, video
+    """Each file defines its own; imported last because they build on the class above."""
+    from lwcore.domains import generic, image, text, video
 
-    for module in (image, video):
-        DOMAINS.add(module.DOMAIN.task, module.DOMAIN)
+    for kind in (image.DOMAIN, text.DOMAIN, text.EMBEDDING, video.DOMAIN, generic.DOMAIN):
+        DOMAINS.add(kind.task, kind)
 
 
 _register()

@@ -2,6 +2,6 @@
 
 from lwcore.evaluation.measure import evaluate
 from lwcore.evaluation.remembered import Reference, reference
-from lwcore.evaluation.result import Changed, ClassRow, Confused, Evaluation
+from lwcore.evaluation.result import Changed, ClassRow, Confused, Evaluation, OutputRow
 
-__all__ = ["Changed", "ClassRow", "Confused", "Evaluation", "Reference", "evaluate", "reference"]
+__all__ = ["Changed", "ClassRow", "Confused", "Evaluation", "OutputRow", "Reference", "evaluate", "reference"]

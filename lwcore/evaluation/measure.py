@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +11,12 @@ import numpy as np
 
 from lwcore import runtime
 from lwcore.analysis.cost import cost
-from lwcore.answers import feed, fixed_batch, logits
+from lwcore.answers import feed, outputs, per_run
+from lwcore.domains import domain
 from lwcore.errors import EvaluationError
-from lwcore.evaluation import accuracy, sizes
+from lwcore.evaluation import accuracy, numbers, sizes
 from lwcore.evaluation.remembered import Reference
 from lwcore.evaluation.result import Evaluation
-from lwcore.graph import Graph
 from lwcore.model import Model
 from lwcore.progress import Progress, part, silent
 from lwcore.samples import SampleSet
@@ -63,12 +63,12 @@ def evaluate(
         packed = helper.submit(_gzipped, model, against)
         runner = runtime.session(model.data, threads)
         original = runtime.session(against.data, threads) if against and (latency or not known) else None
-        before = known.logits if known else None
+        before: Sequence[np.ndarray] | None = known.outputs if known else None
         if against and original and before is None:
-            before = logits(original, against, samples, _share(part(progress, 0.0, 0.45), "Running the original"))
+            before = outputs(original, against, samples, _share(part(progress, 0.0, 0.45), "Running the original"))
         first = 0.45 if original and not known else 0.0
-        after = logits(runner, model, samples, _share(part(progress, first, 0.9), "Running the slimmed model"))
-        fields = _compared(after, before, samples, model.card.classes)
+        after = outputs(runner, model, samples, _share(part(progress, first, 0.9), "Running the slimmed model"))
+        fields = _against(model, after, before, samples)
         if latency:
             progress(0.9, "Timing")
             box = min(LATENCY_MOST, max(LATENCY_LEAST, LATENCY_SHARE * (time.perf_counter() - started)))
@@ -79,7 +79,7 @@ def evaluate(
     return Evaluation(
         n=len(samples),
         threads=threads,
-        latency_batch=fixed_batch(Graph.view(model)) or 1,
+        latency_batch=per_run(model) or 1,
         notes=_notes(after),
         seconds=time.perf_counter() - started,
         **fields,
@@ -88,6 +88,15 @@ def evaluate(
 
 def _share(progress: Progress, message: str) -> Callable[[float], None]:
     return lambda share: progress(share, message)
+
+
+def _against(
+    model: Model, after: Sequence[np.ndarray], before: Sequence[np.ndarray] | None, samples: SampleSet
+) -> dict[str, Any]:
+    """A classifier's answers against labels and the original; the outputs of any other model as numbers."""
+    if domain(model).classes:
+        return _compared(after[0], None if before is None else before[0], samples, model.card.classes)
+    return numbers.compared(model, after, after if before is None else before)
 
 
 def _compared(
@@ -112,8 +121,9 @@ def _compared(
     return fields
 
 
-def _notes(after: np.ndarray) -> tuple[str, ...]:
-    lost = int(np.isnan(after).any(axis=1).sum())
+def _notes(outputs: Sequence[np.ndarray]) -> tuple[str, ...]:
+    after = outputs[0]
+    lost = int(np.any([np.isnan(rows).any(axis=1) for rows in outputs], axis=0).sum())
     if not lost:
         return ()
     return (

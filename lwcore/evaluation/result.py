@@ -43,6 +43,24 @@ class Changed:
     after_confidence: float
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutputRow:
+    """One output of a model that is no classifier, against the original's.
+
+    Attributes:
+        shape: for one sample, as the file has it.
+        similarity: cosine similarity over all samples, −1 to 1.
+        error: ‖after − before‖ / ‖before‖ over all samples.
+        agreement: share of equal whole numbers, or of rows with the largest value at the same place; None elsewhere.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    similarity: float
+    error: float
+    agreement: float | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """What a file does and costs. Shares are 0–1, times milliseconds, sizes bytes, MACs for batch 1.
@@ -57,6 +75,10 @@ class Evaluation:
         per_class: share right by class; empty without labels.
         confusion: `confusion[label][answer]` counts, for at most 50 classes; None otherwise.
         confused: the most confused pairs of classes, worst first.
+        similarity, similarity_low, similarity_high: of models that are no classifiers: mean cosine similarity of their
+            outputs with the original's, 95 % interval over the samples; None for classifiers.
+        relative_error: root mean square over the outputs of their relative errors; None for classifiers.
+        outputs: the outputs one by one; empty for classifiers.
         changed, changed_total: samples whose answer changed, at most 200 listed, and how many there are.
         latency_ms, latency_low_ms, latency_high_ms: median, 10th and 90th percentile of one run of `latency_batch`
             samples; `reference_latency_…` is the original's, taken in turns.
@@ -84,6 +106,11 @@ class Evaluation:
     confused: tuple[Confused, ...] = ()
     changed: tuple[Changed, ...] = ()
     changed_total: int = 0
+    similarity: float | None = None
+    similarity_low: float | None = None
+    similarity_high: float | None = None
+    relative_error: float | None = None
+    outputs: tuple[OutputRow, ...] = ()
     latency_ms: float | None = None
     latency_low_ms: float | None = None
     latency_high_ms: float | None = None
@@ -117,6 +144,7 @@ class Evaluation:
             values = dict(data)
             for key, row in (("per_class", ClassRow), ("confused", Confused), ("changed", Changed)):
                 values[key] = tuple(row(**item) for item in values.get(key, ()))
+            values["outputs"] = tuple(OutputRow(**{**o, "shape": tuple(o["shape"])}) for o in values.get("outputs", ()))
             if values.get("confusion") is not None:
                 values["confusion"] = tuple(tuple(line) for line in values["confusion"])
             values["notes"] = tuple(values.get("notes", ()))
@@ -132,6 +160,9 @@ def _lines(found: Evaluation) -> list[tuple[str, str]]:
         if value is not None:
             low, high = (units.percent(getattr(found, f"{field}_{end}")) for end in ("low", "high"))
             lines.append((name, f"{units.percent(value)} (95 %: {low} to {high})"))
+    if found.similarity is not None and found.relative_error is not None:
+        lines.append(("similarity", f"{found.similarity:.4f} (cosine), relative error {found.relative_error:.2%}"))
+        lines += [(f"  {row.name}", f"{row.similarity:.4f}, {row.error:.2%}") for row in found.outputs]
     if found.p_value is not None:
         lines.append(("McNemar", f"p = {found.p_value:.3g}; {found.changed_total} answers changed"))
     if found.latency_ms is not None:

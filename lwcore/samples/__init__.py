@@ -55,7 +55,7 @@ class SampleSet:
 
     def key(self, model: Model) -> tuple[str, str, str]:
         """What a model makes of these samples depends on: its bytes, its preprocessing, the samples."""
-        return model.fingerprint, repr(model.card.input), self.fingerprint
+        return model.fingerprint, model.reading, self.fingerprint
 
     def pick(self, places: np.ndarray | slice) -> SampleSet:
         """The samples at these indexes, with their labels and names."""

@@ -9,14 +9,16 @@ from pathlib import PurePosixPath
 _NAMED = 6  # folders named one by one in a note
 
 
-def label_folders(paths: Sequence[PurePosixPath], classes: Sequence[str]) -> tuple[list[int | None] | None, list[str]]:
-    """Labels by the folder each picture lies in.
+def label_folders(
+    paths: Sequence[PurePosixPath], classes: Sequence[str], many: str = "pictures"
+) -> tuple[list[int | None] | None, list[str]]:
+    """Labels by the folder each file lies in.
 
     Folders are matched to the class names (case, spaces and punctuation aside), else by number; without class names to
     match, folders that are no numbers are counted in alphabetical order, as torchvision's ImageFolder does.
 
     Returns:
-        One class index a picture (None: its folder is no class, the picture is left out), or None when the pictures are
+        One class index a file (None: its folder is no class, the file is left out), or None when the files are
         unlabelled; and notes in plain words.
     """
     folders = sorted({path.parent.name for path in paths if path.parent.name})
@@ -31,14 +33,14 @@ def label_folders(paths: Sequence[PurePosixPath], classes: Sequence[str]) -> tup
         )
     if not index:
         if len(folders) > 1:
-            notes.append(f"No folder has the name of a class ({_some(folders)}), so the pictures count as unlabelled.")
+            notes.append(f"No folder has the name of a class ({_some(folders)}), so the {many} count as unlabelled.")
         return None, notes
     strangers = [folder for folder in folders if folder not in index]
     labels = [index.get(path.parent.name) for path in paths]
     left_out = labels.count(None)
     if left_out:
         where = f" in folders that are no class ({_some(strangers)})" if strangers else " that lie in no class folder"
-        notes.append(f"Left out {left_out} pictures{where}.")
+        notes.append(f"Left out {left_out} {many}{where}.")
     return labels, notes
 
 

@@ -143,10 +143,11 @@ def _verdicts(case: Case, trial: Trial, report: Evaluation) -> tuple[Verdict, ..
 
 
 def drop(report: Evaluation) -> float:
-    """Points lost against the original: of accuracy, or of agreement where samples have no labels."""
+    """Points lost against the original: of accuracy, of agreement without labels, of similarity without classes."""
     if report.top1 is not None and report.reference_top1 is not None:
         return 100 * (report.reference_top1 - report.top1)
-    return 100 * (1 - (report.agreement or 0.0))
+    alike = report.agreement if report.similarity is None else report.similarity
+    return 100 * (1 - (alike or 0.0))
 
 
 def _found(case: Case, final: _Final, considered: int, met: bool) -> Found:

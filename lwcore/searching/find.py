@@ -90,7 +90,7 @@ def search(
     try:
         known = reference(model, samples)
         looked_at = calibration or _own_calibration(model, samples)
-        problem = pose(model, samples, looked_at, known.logits, seed)
+        problem = pose(model, samples, looked_at, known.outputs, seed)
         book = journal if isinstance(journal, Journal) else Journal(journal)
         plan = Plan(started=started, seconds=seconds, trials=trials or (None if seconds else TRIALS))
         goal = Goal.of(target, cost(model).macs)

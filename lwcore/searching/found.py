@@ -154,7 +154,7 @@ def notes(score: Score | None, considered: int, choice: int, same_samples: bool)
         )
     if same_samples:
         said.append(
-            "Calibrated (without labels) on the same pictures it is measured on, which flatters the result a little."
+            "Calibrated (without labels) on the same samples it is measured on, which flatters the result a little."
         )
     return tuple(said)
 

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lwcore.domains import domain
 from lwcore.errors import SearchError
 from lwcore.model import Card, Model
 from lwcore.recipe import Blocks
 from lwcore.samples import SampleSet
 from lwcore.searching.space import BLOCKS
+from lwcore.similarity import likeness
 from lwcore.store import digest
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ SPLIT_FROM = 400  # samples; with fewer, either half would be too few to tell a 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """Answers on one half: samples, share right (or as the original answers), and the original's share."""
+    """Answers on one half: samples, share right (or as the original answers; or their similarity), the original's."""
 
     n: int
     quality: float
@@ -63,7 +65,7 @@ class Problem:
         model: the original.
         samples: those of the choice half first; `split` of them.
         calibration: what `apply` may look at.
-        answers: the original's answers on `samples`.
+        answers: what the original says of `samples` (`said`).
         split: how many samples choose; all of them where there are too few to keep some apart.
     """
 
@@ -102,6 +104,8 @@ class Problem:
 
     def _score(self, answers: np.ndarray, start: int, stop: int) -> Score:
         before, after = self.answers[start:stop], answers[start:stop]
+        if before.ndim == 2:
+            return Score(n=stop - start, quality=likeness(after, before).value, reference=1.0)
         labels = self.samples.labels
         right = before if labels is None else labels[start:stop]
         return Score(n=stop - start, quality=float((after == right).mean()), reference=float((before == right).mean()))
@@ -154,25 +158,33 @@ def _under(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarra
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
-def pose(model: Model, samples: SampleSet, calibration: SampleSet, logits: np.ndarray, seed: int) -> Problem:
+def said(model: Model, outputs: Sequence[np.ndarray]) -> np.ndarray:
+    """What scores are made of: a classifier's answers, shape (N,), or all outputs of any other model, (N, width)."""
+    from lwcore.evaluation.accuracy import answers
+
+    return answers(outputs[0]) if domain(model).classes else np.concatenate(outputs, axis=1)
+
+
+def pose(model: Model, samples: SampleSet, calibration: SampleSet, outputs: Sequence[np.ndarray], seed: int) -> Problem:
     """Split the samples by the seed, the same share of each class in both halves, and note the original's answers.
 
     Args:
-        logits: of the original on the samples, shape (N, classes).
+        outputs: of the original on the samples, as `lwcore.answers.outputs` gives them.
 
     Raises:
         SearchError: there are no samples.
     """
-    from lwcore.evaluation.accuracy import answers, check_labels
+    from lwcore.evaluation.accuracy import check_labels
 
     if not len(samples):
         raise SearchError(f"Expected samples to measure on, found none in {samples.name!r}.")
-    found = answers(logits)
-    check_labels(samples, logits.shape[1])
+    found = said(model, outputs)
+    if domain(model).classes:
+        check_labels(samples, outputs[0].shape[1])
     order = np.random.default_rng(seed).permutation(len(samples))
     split = len(samples)
     if split >= SPLIT_FROM:
-        kinds = found if samples.labels is None else samples.labels
+        kinds = samples.labels if samples.labels is not None else found if found.ndim == 1 else np.zeros(len(found))
         order = order[np.argsort(kinds[order], kind="stable")]  # by class, drawn by lot within it
         order = np.concatenate([order[::2], order[1::2]])
         split = (split + 1) // 2

@@ -17,7 +17,7 @@ from lwcore.model import Model
 from lwcore.progress import Progress, silent
 from lwcore.recipe import Blocks, LowRank, Recipe
 from lwcore.searching.footprint import Footprint, footprint
-from lwcore.searching.problem import Problem, Score
+from lwcore.searching.problem import Problem, Score, said
 
 TIMING_SECONDS = 0.2
 WARM = 0.1  # share of its time after which the pace of a measurement is believed
@@ -154,8 +154,7 @@ def _within(seconds: float | None) -> Progress:
 
 def _measured(posed: Problem, asked: Mapping[str, Any]) -> tuple[Trial, dict[str, Any]]:
     from lwcore import runtime
-    from lwcore.answers import logits
-    from lwcore.evaluation.accuracy import answers
+    from lwcore.answers import outputs
     from lwcore.slimming import apply
     from lwcore.slimming.budget.allocate import Sensitivity
 
@@ -164,7 +163,7 @@ def _measured(posed: Problem, asked: Mapping[str, Any]) -> tuple[Trial, dict[str
     held = _measured_before(posed, recipe)
     slimmed = apply(posed.model, recipe, samples=posed.calibration, sensitivity=known, **held)
     runner = runtime.session(slimmed.model.data)
-    choice, held_out = posed.score(answers(logits(runner, slimmed.model, posed.samples)))
+    choice, held_out = posed.score(said(posed.model, outputs(runner, slimmed.model, posed.samples)))
     trial = Trial(
         recipe=slimmed.recipe,
         cost=slimmed.after,

@@ -8,26 +8,29 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import onnx
 from threadpoolctl import threadpool_limits
 
 from lwcore.analysis.cost import Cost, cost
+from lwcore.answers import example
 from lwcore.errors import ModelError, SlimError
 from lwcore.graph import Graph
 from lwcore.model import Model
 from lwcore.progress import Progress, part, silent
-from lwcore.recipe import Blocks, Channels, Connections, LowRank, Precision, Recipe, Step
+from lwcore.recipe import Blocks, Channels, Connections, Distill, Heads, LowRank, Precision, Recipe, Step, Vocabulary
 from lwcore.runtime import run, session
 from lwcore.samples import SampleSet, load_samples
 from lwcore.slimming.blocks import drop
 from lwcore.slimming.budget.allocate import Sensitivity
 from lwcore.slimming.budget.sensitivity import measure_sensitivity
 from lwcore.slimming.connections import sparsify
+from lwcore.slimming.distillation.lessons import Lessons, Taught, told
+from lwcore.slimming.heads import drop_heads
 from lwcore.slimming.lowrank.spectra import Layers
 from lwcore.slimming.lowrank.split import split_layers
 from lwcore.slimming.precision import reduce_precision
 from lwcore.slimming.pruning.channels import prune, removals
+from lwcore.slimming.vocabulary import trim
 from lwcore.sources.normalise import has_shapes, normalise
 
 
@@ -70,11 +73,12 @@ def apply(
     *,
     order: Sequence[str] | None = None,
     layers: Layers | None = None,
+    lessons: Lessons | None = None,
 ) -> Slimmed:
     """Carry out a recipe. The same model, recipe and samples give the same bytes on every run.
 
-    Two things are measured on this machine and may give others on another one: budgets in time, and int8's `auto`
-    variant.
+    Three things are measured on this machine and may give others on another one: budgets in time, int8's `auto`
+    variant, and training by minutes instead of steps.
 
     Args:
         model: as loaded; it is not changed.
@@ -83,6 +87,7 @@ def apply(
         progress: told the share done and a few words.
         order: blocks, the least missed first, as `dropping_order` gave it before; measured here when None.
         layers: what a low-rank step rests on, as `measure_layers` gave it before; measured here when None.
+        lessons: where distill steps find teachers and samples, and who watches them; by `lwcore.load` when None.
 
     Raises:
         SlimError: a step cannot be carried out on this model, or needs samples and has none.
@@ -92,7 +97,8 @@ def apply(
     # The order in which BLAS adds depends on its threads: with one, the same recipe gives the same bytes in the
     # dashboard, on the command line and in a notebook. The many small solves are faster so, too.
     with threadpool_limits(limits=1, user_api="blas"):
-        current, notes = _carried_out(model, recipe, samples, (sensitivity, order, layers), progress)
+        known = (sensitivity, order, layers)
+        current, notes = _carried_out(model, recipe, samples, known, lessons or Lessons(), progress)
     return Slimmed(
         model=current,
         recipe=recipe,
@@ -109,13 +115,20 @@ class _Work:
 
     Attributes:
         model: as the steps before have left it.
+        original: as it was before all of them.
+        after: the steps that follow.
+        position: of this step in the recipe.
         sensitivity, order, layers: measured before, and only handed to the first step: they belong to the untouched
             model.
     """
 
     model: Model
+    original: Model
     samples: SampleSet | None
     seed: int
+    position: int
+    after: Sequence[Step]
+    lessons: Lessons
     sensitivity: Sensitivity | None
     order: Sequence[str] | None
     layers: Layers | None
@@ -133,6 +146,7 @@ def _carried_out(
     recipe: Recipe,
     samples: SampleSet | None,
     known: tuple[Sensitivity | None, Sequence[str] | None, Layers | None],
+    lessons: Lessons,
     progress: Progress,
 ) -> tuple[Model, list[str]]:
     if samples is None and model.card.calibration:
@@ -141,7 +155,9 @@ def _carried_out(
     for position, step in enumerate(recipe.steps):
         share = part(progress, position / len(recipe.steps), (position + 1) / len(recipe.steps))
         here = known if current is model else (None, None, None)
-        current, said = _STEPS[type(step)](_Work(current, samples, recipe.seed, *here, share), step)
+        after = recipe.steps[position + 1 :]
+        work = _Work(current, model, samples, recipe.seed, position, after, lessons, *here, share)
+        current, said = _STEPS[type(step)](work, step)
         current = _checked(current, step.kind)
         notes += said
     return current, notes
@@ -168,6 +184,15 @@ def _blocks(work: _Work, step: Blocks) -> tuple[Model, Sequence[str]]:
     return work.with_graph(graph), said
 
 
+def _heads(work: _Work, step: Heads) -> tuple[Model, Sequence[str]]:
+    graph, said = drop_heads(work.model, step, work.samples, work.progress)
+    return work.with_graph(graph), said
+
+
+def _vocabulary(work: _Work, step: Vocabulary) -> tuple[Model, Sequence[str]]:
+    return trim(work.model, step, work.samples)
+
+
 def _low_rank(work: _Work, step: LowRank) -> tuple[Model, Sequence[str]]:
     graph, said = split_layers(work.model, step, work.samples, work.layers, work.progress)
     return work.with_graph(graph), said
@@ -177,6 +202,28 @@ def _connections(work: _Work, step: Connections) -> tuple[Model, Sequence[str]]:
     return sparsify(work.model, step)
 
 
+def _distill(work: _Work, step: Distill) -> tuple[Model, Sequence[str]]:
+    taught = work.lessons.kept.get(work.position) or _train(work, step)
+    return taught.student.model, told(taught)
+
+
+def _train(work: _Work, step: Distill) -> Taught:
+    from lwcore.slimming.distillation.step import train  # imports torch, which the web process never does
+
+    static = (s for s in work.after if isinstance(s, Precision) and s.format == "int8-static")
+    return train(
+        work.model,
+        work.original,
+        step,
+        work.samples,
+        work.lessons,
+        work.position,
+        precision=next(static, None),
+        seed=work.seed,
+        progress=work.progress,
+    )
+
+
 def _precision(work: _Work, step: Precision) -> tuple[Model, Sequence[str]]:
     return reduce_precision(work.model, step, work.samples, work.seed)
 
@@ -184,8 +231,11 @@ def _precision(work: _Work, step: Precision) -> tuple[Model, Sequence[str]]:
 _STEPS: Mapping[type[Step], Callable[[_Work, Any], tuple[Model, Sequence[str]]]] = {
     Channels: _channels,
     Blocks: _blocks,
+    Heads: _heads,
+    Vocabulary: _vocabulary,
     LowRank: _low_rank,
     Connections: _connections,
+    Distill: _distill,
     Precision: _precision,
 }
 
@@ -198,9 +248,7 @@ def _checked(model: Model, step: str) -> Model:
             model = dataclasses.replace(model, data=data)
         onnx.checker.check_model(model.proto, full_check=True)
         graph = Graph.view(model)
-        name = graph.inputs[0]
-        kind = onnx.helper.tensor_dtype_to_np_dtype(graph.types[name])
-        result = run(session(model.data), np.zeros(graph.shape(name), kind))[0]
+        result = run(session(model.data), example(graph))[0]
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ModelError) as error:
         raise ModelError(
             f"Step {step!r} gave a file that does not run; this is a fault of ours, please report it: "

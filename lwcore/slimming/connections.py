@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -56,7 +57,7 @@ def sparsify(model: Model, step: Connections) -> tuple[Model, tuple[str, ...]]:
     sets = [weights] if step.scope == "global" else [[weight] for weight in weights]
     for members in sets:
         _zero_smallest(graph, members, step.amount)
-    return Model(data=graph.serialize(), card=model.card, notes=model.notes), (NOTE,)
+    return dataclasses.replace(model, data=graph.serialize()), (NOTE,)
 
 
 def prunable(graph: Graph) -> list[Stored]:

@@ -11,13 +11,15 @@ from lwcore.analysis.cost import FLOATS, Cost, constant_bytes, cost, macs, value
 from lwcore.analysis.coupling import couple
 from lwcore.graph import Graph
 from lwcore.model import Model
-from lwcore.recipe import Blocks, Channels, Connections, LowRank, Precision, Recipe, Step
+from lwcore.recipe import Blocks, Channels, Connections, Distill, Heads, LowRank, Precision, Recipe, Step, Vocabulary
 from lwcore.slimming.blocks import chosen, without
 from lwcore.slimming.budget.allocate import Sensitivity
 from lwcore.slimming.budget.pricing import price, shapes_without
+from lwcore.slimming.heads import any_heads, count_of
 from lwcore.slimming.lowrank.spectra import Spectra, with_factors
 from lwcore.slimming.lowrank.split import choose
 from lwcore.slimming.precision.fold import parameters_folded
+from lwcore.slimming.precision.prepare import STATIC_OPSET, pooled, prepared
 from lwcore.slimming.precision.storage import is_linear
 from lwcore.slimming.pruning.channels import removals
 from lwcore.slimming.rewrite import cut, keep_any
@@ -161,6 +163,15 @@ def _blocks(state: _State, step: Blocks) -> _State:
     return state.changed(without(Graph.view(state.model), names)) if names else state
 
 
+def _heads(state: _State, step: Heads) -> _State:
+    state = state.settled()
+    return state.changed(any_heads(state.model, step)) if count_of(state.model, step) else state
+
+
+def _vocabulary(state: _State, step: Vocabulary) -> _State:
+    return dataclasses.replace(state.settled(), known=_NOTHING, estimated=True)  # only the texts can tell
+
+
 def _low_rank(state: _State, step: LowRank) -> _State:
     if step.budget is not None and step.budget.of == "latency":  # only a clock can tell
         return dataclasses.replace(state.settled(), known=_NOTHING, estimated=True)
@@ -183,6 +194,14 @@ def _scaled(state: _State, step: LowRank) -> _State:
 
 def _connections(state: _State, step: Connections) -> _State:
     return dataclasses.replace(state, known=_NOTHING)  # zeros take as much room as other numbers
+
+
+def _distill(state: _State, step: Distill) -> _State:
+    """Other weights in the same places; only what int8 needs is brought into its form before."""
+    if not step.int8:
+        return dataclasses.replace(state, known=_NOTHING)
+    state = state.settled()
+    return state.changed(Graph.view(pooled(prepared(state.model, STATIC_OPSET))))
 
 
 def _with_fewer_bits(state: _State, step: Precision) -> _State:
@@ -210,7 +229,10 @@ def _shrinking(graph: Graph, step: Precision) -> set[str]:
 _PRICES: Mapping[type[Step], Callable[[_State, Any], _State]] = {
     Channels: _channels,
     Blocks: _blocks,
+    Heads: _heads,
+    Vocabulary: _vocabulary,
     LowRank: _low_rank,
     Connections: _connections,
+    Distill: _distill,
     Precision: _with_fewer_bits,
 }

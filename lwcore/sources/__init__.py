@@ -2,46 +2,56 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from lwcore.errors import ModelError
 from lwcore.graph import Graph
-from lwcore.model import Card, Model
+from lwcore.model import Card, Model, TextSpec
+from lwcore.progress import Progress, silent
 from lwcore.sources import builtin
 from lwcore.sources.builtin import gallery
+from lwcore.sources.families import FAMILIES, is_named, load_named
 
 __all__ = ["gallery", "load"]
 
 
-def load(ref: str | Path, card: Card | None = None) -> Model:
+def load(
+    ref: str | Path, card: Card | None = None, architecture: str | None = None, progress: Progress = silent
+) -> Model:
     """Load a model.
 
     Args:
-        ref: a built-in id (`lwcore.gallery()` lists them), a path to an `.onnx` file, or `torchvision:NAME`
-            (pretrained; `torchvision:NAME:none` for the structure with seeded random weights).
+        ref: a built-in id (`lwcore.gallery()` lists them), a path to an `.onnx` file (with `architecture`: to a file of
+            weights, `.safetensors` or `.pt`/`.pth`), to a folder or zip of a text model (`config.json`, weights as
+            safetensors, tokenizer), or `FAMILY:NAME`, where the family is torchvision, timm, huggingface or
+            transformers (pretrained; `FAMILY:NAME:none` for the structure with seeded random weights).
         card: how to feed the model; overrides the card found beside a file.
+        architecture: the structure that a file of weights belongs to, `torchvision:NAME` or `timm:NAME`.
+        progress: told how far a download or an export is.
 
     Raises:
         ModelError: nothing of that name, or a file that is not a model that can be used; the message says what to do.
     """
     text = str(ref)
-    if text.startswith("torchvision:"):
-        from lwcore.sources import zoo  # imports torch
-
-        _, name, *weights = text.split(":")
-        if weights not in ([], ["none"]):
-            raise ModelError(f"Expected torchvision:NAME or torchvision:NAME:none, found {text!r}.")
-        model = zoo.load_torchvision(name, pretrained=not weights)
+    if architecture is not None:
+        model = _load_state(Path(text), architecture, progress)
+    elif is_named(text):
+        model = load_named(text, progress)
     elif text in builtin.ids():
         model = builtin.load_builtin(text)
     elif Path(text).is_file():
-        model = _load_file(Path(text))
+        model = _load_file(Path(text), progress)
+    elif (Path(text) / "config.json").is_file():
+        from lwcore.sources.text.files import read_folder
+
+        model = read_folder(Path(text), progress)
     else:
         raise ModelError(
             f"Expected a built-in model ({', '.join(builtin.ids())}), a path to an .onnx file or "
-            f"torchvision:NAME; found {text!r}, which is none of them."
+            f"FAMILY:NAME ({', '.join(FAMILIES)}); found {text!r}, which is none of them."
         )
-    return fitting(model if card is None else Model(data=model.data, card=card, notes=model.notes))
+    return fitting(model if card is None else dataclasses.replace(model, card=card))
 
 
 def fitting(model: Model) -> Model:
@@ -55,15 +65,30 @@ def fitting(model: Model) -> Model:
     return model
 
 
-def _load_file(path: Path) -> Model:
-    from lwcore.sources import upload
+def _load_state(path: Path, architecture: str, progress: Progress) -> Model:
+    from lwcore.sources.state import load_state
 
-    model = upload.read_upload(path.read_bytes(), path.name)
+    if not path.is_file():
+        raise ModelError(f"Expected a path to a file of weights (.safetensors, .pt, .pth), found {str(path)!r}.")
+    return load_state(path.read_bytes(), path.name, architecture, progress)
+
+
+def _load_file(path: Path, progress: Progress) -> Model:
+    from lwcore.samples.tokens import TOKENIZER, travelling
+    from lwcore.sources import upload
+    from lwcore.sources.text.files import holds_encoder, read_zip
+
+    data = path.read_bytes()
+    if holds_encoder(data):
+        return read_zip(data, path.stem, progress)
+    model = upload.read_upload(data, path.name)
     beside = path.with_suffix(".json")
     if not beside.is_file():
         return model
     # What the upload had to guess is answered by the card.
-    return Model(data=model.data, card=read_card(beside, model.card))
+    card, tokenizer = read_card(beside, model.card), path.parent / TOKENIZER
+    reads = isinstance(card.input, TextSpec) and tokenizer.is_file()
+    return Model(data=model.data, card=card, files=travelling({TOKENIZER: tokenizer.read_bytes()}) if reads else {})
 
 
 def read_card(path: Path, base: Card | None = None) -> Card:

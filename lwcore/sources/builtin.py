@@ -1,5 +1,7 @@
 """The gallery: models that ship with the product, one ONNX file and one card each in `assets/models`.
 
+What must travel with a model (a tokenizer) is named under `files` in its card, and models may share such a file.
+
 Three conventions keep the files small. A name that ends in `.onnx.xz` is packed. A card with `"stored": "float16"`
 says that the weights were stored in half precision and are widened on reading. A card with `"weights":
 {"random_seed": n}` says that the file has no weights: every initializer without data is drawn from a seeded He-normal
@@ -32,7 +34,13 @@ FOLDER = ASSETS / "models"
 def ids() -> tuple[str, ...]:
     """Names of the built-in models: those trained here, then the ImageNet ones, then bare structures."""
     names = sorted(path.stem for path in FOLDER.glob("*.json") if _file(path.stem).is_file())
-    return tuple(sorted(names, key=lambda n: (not n.startswith("fashion-"), not n.startswith("imagenet-"))))
+    return tuple(sorted(names, key=_place))
+
+
+def _place(name: str) -> int:
+    """Which kind a model is of: small pictures, texts, clips, ImageNet, then bare structures."""
+    kinds = ("fashion-", "email-", "motion-", "imagenet-")
+    return next((place for place, kind in enumerate(kinds) if name.startswith(kind)), len(kinds))
 
 
 def gallery() -> dict[str, Card]:
@@ -54,7 +62,8 @@ def load_builtin(name: str) -> Model:
     proto = onnx.load_model_from_string(data)
     if not has_shapes(proto):
         data, _ = normalise(proto)
-    return Model(data=data, card=Card.from_json(card))
+    beside = {file: (FOLDER / kept).read_bytes() for file, kept in card.get("files", {}).items()}
+    return Model(data=data, card=Card.from_json(card), files=beside)
 
 
 def with_class_names(data: Mapping[str, Any]) -> dict[str, Any]:

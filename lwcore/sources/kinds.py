@@ -12,6 +12,7 @@ _TORCH = (
     "Export it as ONNX where the network's Python code is: "
     'torch.onnx.export(model.eval(), example_input, "model.onnx", dynamo=True)'
 )
+_WEIGHTS = "Say which architecture it belongs to (torchvision:resnet18, say), or e" + _TORCH[1:]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +93,7 @@ def _zip(data: bytes) -> FileKind | None:
             advice='Export it as ONNX: torch.onnx.export(program, dynamo=True).save("model.onnx")',
         )
     if any(n.endswith("data.pkl") for n in names):
-        return FileKind(name="a PyTorch checkpoint, which holds weights but not the network", advice=_TORCH)
+        return FileKind(name="a PyTorch checkpoint, which holds weights but not the network", advice=_WEIGHTS)
     if any(n in ("config.json", "metadata.json") for n in names) and any(n.endswith(".h5") for n in names):
         return FileKind(name="a Keras model", advice='Export it: model.export("model.onnx", format="onnx")')
     if any(n.endswith(".npy") for n in names):
@@ -131,7 +132,7 @@ def _pickle(data: bytes) -> FileKind | None:
 def _safetensors(data: bytes) -> FileKind | None:
     size = int.from_bytes(data[:8], "little")
     if 2 <= size <= len(data) - 8 and data[8:9] == b"{" and b'"data_offsets"' in data[8:4096]:
-        return FileKind(name="a safetensors file, which holds weights but not the network", advice=_TORCH)
+        return FileKind(name="a safetensors file, which holds weights but not the network", advice=_WEIGHTS)
     return None
 
 

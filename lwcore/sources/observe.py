@@ -1,6 +1,7 @@
 """Watch a graph run: every tensor's shape, and the values of shape arithmetic.
 
-A graph is run once at batch 1 and, where its batch is free, once at batch 2; what differs follows the batch.
+A graph is run once at batch 1 and, where its batch is free, once at batch 2; what differs follows the batch. Where the
+length of a sequence is free it is run once more, one token shorter.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from lwcore.errors import ModelError
-from lwcore.graph import Graph, Shape, reads
+from lwcore.graph import BATCH, SEQUENCE, Graph, Shape, reads
 from lwcore.runtime import session
 from lwcore.settings import SETTINGS
 
@@ -28,36 +29,46 @@ SEQUENCES = frozenset(
 
 @dataclass(frozen=True)
 class Observed:
-    """One tensor as it came out at batch 1 and at batch 2 (the same where the batch is fixed).
+    """One tensor as it came out at batch 1, at batch 2 (the same where the batch is fixed) and at another length.
 
     Attributes:
-        shapes: of the tensor.
+        shapes: of the tensor, one a run.
         values: of a small tensor of integers or truth values that follows from shapes alone; None of any other.
     """
 
-    shapes: tuple[Shape, Shape]
-    values: tuple[np.ndarray, np.ndarray] | None
+    shapes: tuple[Shape, ...]
+    values: tuple[np.ndarray, ...] | None
 
 
 def observe(graph: Graph) -> dict[str, Observed]:
-    """Run the graph once (twice where the batch is free) and write down every shape."""
+    """Run the graph once for every size that may be free, and once before, and write down every shape."""
     declared = _input_shapes(graph)
-    free = {name for name, dims in declared.items() if dims and dims[0] is None}
     watch = _Watch(graph)
-    one = watch.run({n: tuple(1 if d is None else d for d in dims) for n, dims in declared.items()})
-    two = one
-    if free:
-        two = watch.run({n: (2, *one[n].shape[1:]) if n in free else one[n].shape for n in graph.inputs})
+    one = watch.run({n: tuple(size for size, _ in dims) for n, dims in declared.items()})
+    others = {}
+    for what, changed in ((BATCH, 2), (SEQUENCE, -1)):
+        if any(follows == what for dims in declared.values() for _, follows in dims):
+            others[what] = watch.run({n: _resized(dims, what, changed) for n, dims in declared.items()})
+    runs = [one, others.get(BATCH, one), *(others[what] for what in others if what != BATCH)]
     seen = {}
     for name, run in one.items():
         graph.shapes[name], graph.types[name] = run.shape, watch.types[name]
         graph.free.pop(name, None)
-        if axes := differing(run.shape, two[name].shape):
-            graph.free[name] = axes
-        first, second = run.value, two[name].value
-        both = None if first is None or second is None else (first, second)
-        seen[name] = Observed((run.shape, two[name].shape), both)
+        follows: dict[int, str] = {}
+        for what, other in others.items():
+            for axis in differing(run.shape, other[name].shape):
+                follows[axis] = f"{follows[axis]}.{what}" if axis in follows else what
+        if follows:
+            graph.free[name] = follows
+        values = tuple(r[name].value for r in runs)
+        known = None if any(value is None for value in values) else tuple(v for v in values if v is not None)
+        seen[name] = Observed(tuple(r[name].shape for r in runs), known)
     return seen
+
+
+def _resized(dims: list[tuple[int, str]], what: str, changed: int) -> Shape:
+    """An input's shape with another batch (2), or one token less (−1)."""
+    return tuple((changed if changed > 0 else size + changed) if follows == what else size for size, follows in dims)
 
 
 def _shape_arithmetic(graph: Graph) -> set[str]:
@@ -75,20 +86,33 @@ def differing(one: Shape, two: Shape) -> tuple[int, ...]:
     return tuple(axis for axis, (a, b) in enumerate(zip(one, two, strict=False)) if a != b)
 
 
-def _input_shapes(graph: Graph) -> dict[str, list[int | None]]:
-    shapes: dict[str, list[int | None]] = {}
+def _input_shapes(graph: Graph) -> dict[str, list[tuple[int, str]]]:
+    """Sizes of every input, and what each follows: nothing, the free batch, or the free sequence."""
+    shapes: dict[str, list[tuple[int, str]]] = {}
     for info in graph.declared_inputs():
-        dims = [
-            d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None
-            for d in info.type.tensor_type.shape.dim
-        ]
-        if any(d is None for d in dims[1:]):
-            raise ModelError(
-                f"Input {info.name!r}: expected fixed sizes behind the batch, found "
-                f"{[d or '?' for d in dims]}. Export with a fixed input size, or name the size when uploading."
-            )
+        dims: list[tuple[int, str]] = []
+        for axis, dim in enumerate(info.type.tensor_type.shape.dim):
+            length = _named_length(dim.dim_param)
+            if dim.HasField("dim_value") and dim.dim_value > 0:
+                dims.append((dim.dim_value, ""))
+            elif length is not None:
+                dims.append((length, SEQUENCE))
+            elif axis == 0:
+                dims.append((1, BATCH))
+            else:
+                found = [d.dim_value or "?" for d in info.type.tensor_type.shape.dim]
+                raise ModelError(
+                    f"Input {info.name!r}: expected fixed sizes behind the batch, found {found}. Export with a fixed "
+                    "input size, or name the size when uploading."
+                )
         shapes[info.name] = dims
     return shapes
+
+
+def _named_length(text: str) -> int | None:
+    """128 of `sequence=128`; at least 2, so that one token less is some."""
+    stem, _, size = str(text).partition("=")
+    return int(size) if stem == SEQUENCE and size.isdecimal() and int(size) > 1 else None
 
 
 @dataclass(frozen=True)

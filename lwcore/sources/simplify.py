@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from lwcore.graph import Graph, with_input
+from lwcore.graph import Graph, attributes, with_input
 from lwcore.sources.observe import Observed, differing
 
 
@@ -31,9 +31,11 @@ def _widened(graph: Graph, node: NodeProto, observed: Mapping[str, Observed]) ->
     """The least target that does the same: sizes, None where one follows the batch; None when there is none or it is
     already written."""
     data, target, result = node.input[0], node.input[1], node.output[0]
-    shapes = ((graph.shape(data),) * 2) if data in graph.constants else observed[data].shapes
+    runs = len(observed[result].shapes)
+    shapes = ((graph.shape(data),) * runs) if data in graph.constants else observed[data].shapes
+    asked: tuple[np.ndarray, ...]
     if target in graph.constants:
-        asked = (graph.constants[target],) * 2
+        asked = (graph.constants[target],) * runs
     elif (values := observed[target].values) is not None:
         asked = values
     else:
@@ -43,11 +45,11 @@ def _widened(graph: Graph, node: NodeProto, observed: Mapping[str, Observed]) ->
     sizes: list[int | None] = []
     for axis in range(rank - len(asked[0]), rank):
         place = axis - rank
-        one, two = (int(values[place]) for values in asked)
+        wanted = {int(values[place]) for values in asked}
         if all(made[axis] == had[axis] for made, had in zip(observed[result].shapes, before, strict=True)):
             sizes.append(1)
         else:
-            sizes.append(one if one == two else None)
+            sizes.append(wanted.pop() if len(wanted) == 1 else None)
     plain = all(size is None or size == one for size, one in zip(sizes, asked[0], strict=True))
     return None if plain else sizes
 
@@ -88,16 +90,22 @@ def freeze_shape_arithmetic(graph: Graph, observed: Mapping[str, Observed]) -> b
 
 
 def _fixed_shape(
-    node: NodeProto, position: int, values: tuple[np.ndarray, np.ndarray], observed: Mapping[str, Observed]
+    node: NodeProto, position: int, values: tuple[np.ndarray, ...], observed: Mapping[str, Observed]
 ) -> np.ndarray | None:
-    one, two = values
-    if np.array_equal(one, two):
-        return one
-    if node.op_type == "Reshape" and position == 1 and node.output[0] in observed:
-        shape, other = observed[node.output[0]].shapes  # sizes that the operator works out (−1, 0) are known here
-        if len(differing(shape, other)) == 1:
-            return np.array([-1 if a != b else a for a, b in zip(shape, other, strict=True)], dtype=np.int64)
-    return None
+    if all(np.array_equal(values[0], other) for other in values[1:]):
+        return values[0]
+    if node.op_type != "Reshape" or position != 1 or node.output[0] not in observed:
+        return None
+    shapes = observed[node.output[0]].shapes  # sizes that the operator works out (−1, 0) are known here
+    moving = {axis for other in shapes[1:] for axis in differing(shapes[0], other)}
+    target = [-1 if axis in moving else size for axis, size in enumerate(shapes[0])]
+    if len(moving) > 1 and node.input[0] in observed:  # batch and sequence: 0 takes over what stood there before
+        given = observed[node.input[0]].shapes
+        for axis in moving:
+            if all(axis < len(was) and was[axis] == made[axis] for was, made in zip(given, shapes, strict=True)):
+                target[axis] = 0
+    plain = moving and target.count(-1) <= 1 and not attributes(node).get("allowzero", 0)
+    return np.array(target, np.int64) if plain else None
 
 
 def drop_zero_states(graph: Graph) -> None:

@@ -20,12 +20,12 @@ from lwcore.settings import SETTINGS
 from lwcore.sources.functions import inline
 from lwcore.sources.growth import check_growth
 from lwcore.sources.guess import guess_card
+from lwcore.sources.inputs import check_inputs, settle_sizes
 from lwcore.sources.kinds import foreign_kind
 from lwcore.sources.normalise import normalise
 
 DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 OLDEST_OPSET = 7  # before 7, broadcasting and batch normalisation meant something else
-_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 
 
 def read_upload(data: bytes, name: str, size: tuple[int, int] | None = None) -> Model:
@@ -51,8 +51,8 @@ def read_upload(data: bytes, name: str, size: tuple[int, int] | None = None) -> 
     _check_operators(proto)
     _check_data_inside(proto)
     notes = _drop_metadata(proto)
-    _check_input(proto)
-    notes += _fix_size(proto, size)
+    check_inputs(proto)
+    notes += settle_sizes(proto, size)
     check_growth(proto)
     try:
         normal, said = normalise(proto)
@@ -146,61 +146,3 @@ def _drop_metadata(proto: onnx.ModelProto) -> list[str]:
     if "ORT_config" in had:
         return ["Settings for onnxruntime that were stored in the file were dropped."]
     return []
-
-
-def _inputs(graph: GraphProto) -> list[onnx.ValueInfoProto]:
-    constants = {t.name for t in graph.initializer}
-    return [i for i in graph.input if i.name not in constants]
-
-
-def _check_input(proto: onnx.ModelProto) -> None:
-    inputs = _inputs(proto.graph)
-    if len(inputs) != 1:
-        names = ", ".join(repr(i.name[:40]) for i in inputs[:4]) or "none"
-        raise ModelError(
-            f"Expected a model with one input, a picture; found {len(inputs)} ({names}). Export the part "
-            "of it that reads one picture."
-        )
-    if not proto.graph.output:
-        raise ModelError("Expected a model with an output, found none. Export the model again.")
-    tensor = inputs[0].type.tensor_type
-    if tensor.elem_type not in _FLOATS:
-        kind = TensorProto.DataType.Name(tensor.elem_type) if tensor.elem_type in TensorProto.DataType.values() else "?"
-        raise ModelError(
-            f"Expected an input of floating-point numbers, found {kind.lower()}. Export the model without "
-            "its built-in preprocessing."
-        )
-    if tensor.HasField("shape") and len(tensor.shape.dim) != 4:
-        raise ModelError(
-            f"Expected a picture as input (4 dimensions: batch, channels, height, width), found "
-            f"{len(tensor.shape.dim)} dimensions. Other kinds of models cannot be read yet."
-        )
-    if not tensor.HasField("shape"):
-        raise ModelError("Expected an input of known shape, found none in the file. Export with an example input.")
-
-
-def _fix_size(proto: onnx.ModelProto, size: tuple[int, int] | None) -> list[str]:
-    """Write sizes into an input that leaves them open: those given, else 224 × 224."""
-    dims = _inputs(proto.graph)[0].type.tensor_type.shape.dim
-    known = [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in dims]
-    last = known[3] in (1, 3) and known[1] not in (1, 3)
-    channels, places = (3, (1, 2)) if last else (1, (2, 3))
-    notes = []
-    if known[channels] is None:
-        dims[channels].dim_value = 3
-        notes.append("The file leaves the number of colours open; three (red, green, blue) were assumed.")
-    if any(known[p] is None for p in places):
-        height, width = size or (224, 224)
-        for place, edge in zip(places, (height, width), strict=True):
-            if known[place] is None:
-                dims[place].dim_value = edge
-        found = " × ".join(str(dims[p].dim_value) for p in places)
-        notes.append(f"The file leaves the picture's size open; it is fixed to {found}.")
-    if max(d.dim_value for d in dims[1:]) > SETTINGS.image_edge:
-        raise ModelError(
-            f"Expected pictures of at most {SETTINGS.image_edge} pixels an edge, found "
-            f"{' × '.join(str(d.dim_value) for d in dims[1:])}."
-        )
-    if dims[0].HasField("dim_value") and dims[0].dim_value > 1024:
-        raise ModelError(f"Expected at most 1024 pictures at once, found {dims[0].dim_value}. Export with batch 1.")
-    return notes

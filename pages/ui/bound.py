@@ -45,7 +45,9 @@ def _changed(name: str, key: str, put: Put) -> None:
         update(methods=methods.edited(session().methods, name, put(method.step, st.session_state[key]), method.on))
 
 
-def percent(label: str, method: Method, field: str, share: float, put: Put, more: str) -> None:
+def percent(
+    label: str, method: Method, field: str, share: float, put: Put, more: str, most: float = MOST_PERCENT
+) -> None:
     """A slider in whole fives of a per cent; in tenths while it has to show a value between them."""
     value = round(100 * share, 1)
     fine = value % _COARSE != 0
@@ -53,7 +55,7 @@ def percent(label: str, method: Method, field: str, share: float, put: Put, more
     st.slider(
         label,
         number(0),
-        number(max(MOST_PERCENT, value)),
+        number(max(most, value)),
         step=0.1 if fine else _COARSE,
         format="%.1f %%" if fine else "%d %%",
         help=more,

@@ -41,7 +41,7 @@ def _fixed(field: str) -> Spec:
     return {"field": field, "type": "quantitative", "scale": None}
 
 
-def _nominal(field: str, domain: Sequence[str], values: Sequence[str]) -> Spec:
+def _nominal(field: str, domain: Sequence[str], values: Sequence[Any]) -> Spec:
     return {"field": field, "type": "nominal", "scale": {"domain": list(domain), "range": list(values)}}
 
 
@@ -319,3 +319,27 @@ def _dashed(encoding: Spec, axis: str, at: float) -> Spec:
         "mark": {"type": "rule", "strokeDash": [5, 4], "color": RED, "strokeWidth": 1.5},
         "encoding": {axis: encoding},
     }
+
+
+def curve(
+    rows: Sequence[Row], field: str, *, names: Sequence[str], span: float, x: str, y: str, form: str, height: int
+) -> Spec:
+    """A number of one or several students over the time that each has had, of `span` seconds."""
+    return themed(
+        {
+            "data": {"values": [row for row in rows if row[field] is not None]},
+            "mark": {"type": "line", "point": {"size": 25}, "strokeWidth": 2},
+            "encoding": {
+                "x": _measured("seconds", x, {"tickCount": 6}, {"domain": [0, span]}),
+                "y": _measured(field, y, {"format": form, "tickCount": 4}, {"zero": False, "nice": True}),
+                "color": _nominal("who", names, [GREEN, ORANGE][: len(names)]) | {"legend": {"symbolType": "stroke"}},
+                "strokeDash": _nominal("who", names, [[1, 0], [5, 3]][: len(names)]) | {"legend": None},
+                "tooltip": [
+                    {"field": "who", "title": " "},
+                    {"field": "seconds", "title": x, "format": ".0f"},
+                    {"field": field, "title": y, "format": form},
+                ],
+            },
+        },
+        height=height,
+    )

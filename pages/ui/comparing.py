@@ -13,6 +13,7 @@ from lwcore import units
 from lwcore.errors import LwcoreError
 from lwcore.scenarios import Attempt, original_of, pareto
 from pages.ui import charts, errors, frame
+from pages.ui.likeness import quality_title
 from pages.ui.text import named, t
 from pages.ui.wording import title
 
@@ -48,7 +49,6 @@ def with_original(known: Sequence[Attempt]) -> tuple[Attempt, ...]:
 
 def draw_chart(known: Sequence[Attempt]) -> int | None:
     """The chart; the number of the attempt that was clicked, if any."""
-    labelled = known[0].evaluation.top1 is not None
     cost = st.segmented_control(
         t("compare.against"),
         list(_COSTS),
@@ -60,13 +60,13 @@ def draw_chart(known: Sequence[Attempt]) -> int | None:
     )
     value = _COSTS.get(cost or "size", _COSTS["size"])
     base = base_latency_ms(known)
-    rows = [_row(a, value(a, base), labelled) for a in known]
+    rows = [_row(a, value(a, base)) for a in known]
     front = pareto([(r["x"], r["y"]) for r in rows])
     legend = {key: t(f"compare.{key}") for key in ("original", "front", "other")}
     spec = charts.attempts(
         rows,
         x=t(f"compare.{cost}.axis"),
-        y=t("cost.accuracy" if labelled else "cost.agreement"),
+        y=quality_title(known[0].evaluation),
         front=front,
         legend=legend,
     )
@@ -82,9 +82,10 @@ def draw_chart(known: Sequence[Attempt]) -> int | None:
     return int(picked[0]["number"]) if picked and "number" in picked[0] else None
 
 
-def _row(a: Attempt, cost: float, labelled: bool) -> dict[str, Any]:
+def _row(a: Attempt, cost: float) -> dict[str, Any]:
     e = a.evaluation
-    low, high = (e.top1_low, e.top1_high) if labelled else (e.agreement_low, e.agreement_high)
+    bounds = ((e.similarity_low, e.similarity_high), (e.top1_low, e.top1_high), (e.agreement_low, e.agreement_high))
+    low, high = next((pair for pair in bounds if pair[0] is not None), (None, None))
     return {
         "number": a.number,
         "x": cost,
@@ -114,12 +115,9 @@ def draw_table(known: Sequence[Attempt], chosen: int | None) -> int | None:
             for a in known
         ]
     )
-    labelled = known[0].evaluation.top1 is not None
     columns: dict[str, Any] = {
         "what": st.column_config.TextColumn(t("compare.what"), width="large"),
-        "quality": st.column_config.NumberColumn(
-            t("cost.accuracy" if labelled else "cost.agreement"), format="%.1f %%"
-        ),
+        "quality": st.column_config.NumberColumn(quality_title(known[0].evaluation), format="%.1f %%"),
         "params": t("cost.params"),
         "macs": t("cost.macs"),
         "size": t("cost.file"),

@@ -8,16 +8,30 @@ from typing import Any
 import streamlit as st
 
 from lwcore.errors import LwcoreError
-from pages.ui import bound, control_channels, control_others, control_precision, errors, measuring, methods, wording
+from pages.ui import (
+    bound,
+    control_channels,
+    control_distill,
+    control_others,
+    control_precision,
+    control_text,
+    errors,
+    measuring,
+    methods,
+    wording,
+)
 from pages.ui.methods import Method
 from pages.ui.state import session, update
 from pages.ui.text import named, t
 
 _DRAW: dict[str, Callable[[Method, Any], None]] = {
     "blocks": control_others.draw_blocks,
+    "vocabulary": control_text.draw_vocabulary,
+    "heads": control_text.draw_heads,
     "channels": control_channels.draw,
     "low-rank": control_others.draw_low_rank,
     "connections": control_others.draw_connections,
+    "distill": control_distill.draw,
     "precision": control_precision.draw,
 }
 _MORE = tuple(kind for kind in methods.ORDER if kind not in methods.ALWAYS)
@@ -66,12 +80,13 @@ def draw() -> None:
 
 def _more() -> None:
     present = [kind for kind in _MORE if any(m.step.kind == kind for m in session().methods)]
+    offered = [kind for kind in _MORE if kind in present or control_text.offered(kind)]
     st.pills(
         t("slim.more"),
-        _MORE,
+        offered,
         selection_mode="multi",
         key=bound.shown("slim-more", present),
-        format_func=named("method", _MORE),
+        format_func=named("method", offered),
         help=t("slim.more.help"),
         wrap=True,
         on_change=_more_changed,

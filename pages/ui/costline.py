@@ -12,6 +12,7 @@ from lwcore import units
 from lwcore.errors import LwcoreError
 from lwcore.slimming import Plan
 from pages.ui import measuring, service
+from pages.ui.likeness import similarity
 from pages.ui.state import session
 from pages.ui.text import t
 
@@ -84,6 +85,12 @@ def _planned() -> Plan | None:
 def _accuracy(label: str) -> Cell:
     s = session()
     known, (before, _) = measuring.attempt(s), measuring.original(s)
+    if known and known.evaluation.similarity is not None:
+        return Cell(
+            label=t("line.similarity"),
+            before=similarity(1.0),
+            after="" if known.is_original else similarity(known.evaluation.similarity),
+        )
     if known and known.evaluation.top1 is None and known.evaluation.agreement is not None:
         return Cell(
             label=t("line.agreement"),

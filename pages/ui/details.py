@@ -1,4 +1,4 @@
-"""Details of a measured attempt, one tab at a time: classes, confusion, changed answers, int8 by operator."""
+"""Details of a measured attempt, one tab at a time: classes, changed answers, int8 by operator, time by length."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import streamlit as st
 
 from lwcore.scenarios import Attempt
-from pages.ui import charts, nodes, pictures
+from pages.ui import charts, lengths, likeness, nodes, pictures, service
 from pages.ui.text import named, t
 
 
@@ -17,11 +17,13 @@ def draw(known: Attempt) -> None:
     parts: dict[str, tuple[bool, Callable[[Attempt], None]]] = {
         "classes": (bool(e.per_class), _classes),
         "confusion": (bool(e.confusion or e.confused), _confusion),
+        "outputs": (not known.is_original and bool(e.outputs), likeness.draw_outputs),
         "changed": (not known.is_original and bool(e.changed_total), pictures.draw),
         "nodes": (
             nodes.step_of(known.recipe) is not None,
             lambda a: nodes.draw(nodes.Asked(a.model, a.samples, a.recipe)),
         ),
+        "lengths": (not known.is_original and service.is_elastic(known.model), lengths.draw),
     }
     shown = [name for name, (there, _) in parts.items() if there]
     if not shown:

@@ -1,22 +1,19 @@
-"""The search of a session: begin it, find it again after a reload, take its result in, stop it."""
+"""The search of a session: begin it, take its result in, stop it."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
 
-import streamlit as st
-
 from lwcore.errors import LwcoreError
 from lwcore.recipe import Recipe
 from lwcore.scenarios import Attempt
-from pages.ui import errors, frame, goals, measuring, service
+from pages.ui import errors, frame, measuring, service
 from pages.ui.goals import Goal, Search
 from pages.ui.state import session, update
-from pages.ui.text import note, plain, t
+from pages.ui.text import note, t
 
 _LIVE = ("queued", "running")
-_URL = "search"
 
 
 def current() -> Search | None:
@@ -25,11 +22,11 @@ def current() -> Search | None:
     return found if found is not None and found.model == session().model else None
 
 
-def _arguments(goal: Goal, samples: str = "") -> dict[str, Any]:
+def _arguments(goal: Goal) -> dict[str, Any]:
     s = session()
     return {
         "model": s.model,
-        "samples": samples or measuring.samples(s).ref,
+        "samples": measuring.samples(s).ref,
         "target": goal.target(),
         "seconds": goal.seconds,
         "seed": goal.seed,
@@ -98,51 +95,10 @@ def trials(found: Search) -> list[dict[str, Any]]:
     return service.trials(found.arguments) if "target" in found.arguments else []
 
 
-# -- the URL -------------------------------------------------------------------------------------------------------
-
-
-def enter() -> None:
-    """After a reload: take up the search that the URL names. A link alone never begins one.
-
-    Whoever comes by the link gets a ticket of their own for the same work, so that nobody stops somebody else's.
-    """
-    if "entered-search" in st.session_state:
-        return
-    st.session_state["entered-search"] = True
-    text = st.query_params.get(_URL)
-    if not text or not session().model:
-        return
-    try:
-        job, goal, samples = goals.from_text(text)
-        arguments = _arguments(goal, samples)
-        status = service.status(job)
-        known = status.task == "search" and (status.state in _LIVE or status.result is not None)
-        if known:
-            job = service.submit("search", arguments, session().owner)
-        found = Search(arguments=arguments, job=job, goal=goal, error=None if known else status.error or "")
-        update(goal=goal, way="find", search=found)
-    except LwcoreError as error:
-        st.toast(plain(note(str(error))), icon=":material/link_off:")
-
-
-def keep_link() -> None:
-    """The URL names the search of the present model, as long as its panel is open."""
-    found = current()
-    wanted = (
-        goals.to_text(found.job, found.goal, str(found.arguments["samples"]))
-        if found is not None and found.job
-        else None
-    )
-    if wanted is None:
-        if _URL in st.query_params:
-            del st.query_params[_URL]
-    elif st.query_params.get(_URL) != wanted:
-        st.query_params[_URL] = wanted
-
-
 def words(found: Search) -> str:
     """Where a running search stands."""
     status = service.status(found.job)
     if status.state == "queued" and status.position:
         return t("measure.queued", n=status.position)
-    return t("find.running", what=note(status.message)) if status.message else t("find.starting")
+    words = t("find.running", what=note(status.message)) if status.message else t("find.starting")
+    return words + measuring.left(status)

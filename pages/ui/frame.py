@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from lwcore.recipe import Recipe
 from lwcore.registry import Registry
 from lwcore.settings import ROOT
 from lwcore.store import is_fingerprint
-from pages.ui import links, measuring, methods, service
+from pages.ui import keeping, links, measuring, methods, service, sharing, who, workspace
 from pages.ui.errors import PageEnd
 from pages.ui.state import put, session, update
 from pages.ui.text import LANGUAGES, from_locale, language, lookup, note, plain, t
@@ -60,20 +61,26 @@ def open_page(name: str) -> None:
     st.switch_page(pages()[name])
 
 
+def choose_language() -> None:
+    """The language of the link, else the browser's; once a session."""
+    if "language" not in st.session_state:
+        asked = st.query_params.get("lang", "")
+        st.session_state["language"] = asked if asked in LANGUAGES else from_locale(st.context.locale)
+
+
 def enter() -> None:
-    """Read the link that a visitor came by: language, model, recipe; once a session."""
+    """Read the link that a visitor came by: workspace, or model, recipe, samples and figures; once a session."""
     if "entered" in st.session_state:
         return
     st.session_state["entered"] = True
-    asked = st.query_params.get("lang", "")
-    st.session_state["language"] = asked if asked in LANGUAGES else from_locale(st.context.locale)
     ref = st.query_params.get("model", "")
-    if ref:
+    if not workspace.enter() and ref:
         _enter_model(ref)
     link = st.query_params.get("recipe")
     if link:
         del st.query_params["recipe"]
         _enter_recipe(link)
+    sharing.enter()
 
 
 def _enter_model(ref: str) -> None:
@@ -107,7 +114,8 @@ def choose(ref: str) -> None:
         return
     update(model=ref, failed=None)
     load_recipe(Recipe())
-    measuring.start("profile", f"profile-{ref}", {"model": ref})  # Layers is the next page that most people open
+    with suppress(LwcoreError):  # a full queue costs the head start only: Layers, which most open next, asks again
+        measuring.start("profile", f"profile-{ref}", {"model": ref})
 
 
 def draw_header() -> None:
@@ -146,8 +154,8 @@ def _model_changed() -> None:
 
 
 def keep_link() -> None:
-    """Language and model stay in the URL, on every page."""
-    wanted = {"lang": language(), "model": session().model}
+    """Language, model and workspace stay in the URL, on every page."""
+    wanted = {"lang": language(), "model": session().model, keeping.URL: who.token() if keeping.is_begun() else ""}
     for key, value in wanted.items():
         if value and st.query_params.get(key) != value:
             st.query_params[key] = value

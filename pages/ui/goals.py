@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from lwcore.errors import LwcoreError, SearchError
 from lwcore.recipe import Recipe
 
 LIMITS = ("drop", "size", "macs", "speedup", "device")
 PREFER = ("auto", "size", "macs", "speed", "accuracy")
 SECONDS = (30, 60, 120, 300)
 KILO, MEGA = 1_000.0, 1_000_000.0
-_TEXT = 4096  # a goal as text is a tenth of this
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,24 +119,8 @@ class Search:
         return str(self.arguments["model"])
 
 
-def to_text(job: str, goal: Goal, samples: str) -> str:
-    """A search as a short text for the URL, so that a reload finds it again."""
-    body = json.dumps({**asdict(goal), "samples": samples}, separators=(",", ":")).encode()
-    return f"{job}.{base64.urlsafe_b64encode(body).decode().rstrip('=')}"
-
-
-def from_text(text: str) -> tuple[str, Goal, str]:
-    """Read what `to_text` wrote; raises `SearchError` when it is damaged."""
-    job, _, body = text[:_TEXT].partition(".")
-    try:
-        data = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
-        return job, _read(data), str(data.pop("samples"))
-    except (ArithmeticError, AttributeError, KeyError, RecursionError, TypeError, ValueError, LwcoreError):
-        raise SearchError("The search in this link is damaged. Start it again.") from None
-
-
-def _read(data: Mapping[str, Any]) -> Goal:
-    """Only values of the right kind and in the choices; whoever made the link could write anything."""
+def from_json(data: Mapping[str, Any]) -> Goal:
+    """A goal from its fields; `ValueError` or `LwcoreError` unless each is of the right kind and in the choices."""
     resting = Goal()
     known = {f.name: data.get(f.name, getattr(resting, f.name)) for f in fields(Goal)}
     known["limits"] = tuple(name for name in LIMITS if name in known["limits"])

@@ -7,18 +7,19 @@ import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import PurePath
-from typing import Any
 
 import streamlit as st
 from streamlit.typing import UploadedFile
 
 from lwcore.domains import domain
 from lwcore.errors import LwcoreError
-from lwcore.model import Card, Model
 from lwcore.settings import SETTINGS
-from pages.ui import errors, frame, measuring, service
+from lwcore.sources import hub
+from lwcore.sources.text.files import holds_encoder
+from lwcore.sources.weights import is_weights
+from pages.ui import describe, errors, keeping, measuring, service
 from pages.ui.state import OwnSamples, put, session, update
-from pages.ui.text import lookup, named, note, plain, t
+from pages.ui.text import lookup, note, plain, t
 
 
 def draw_model() -> None:
@@ -38,79 +39,51 @@ def draw_model() -> None:
         errors.tell(str(error))
         return
     if "ingest" in session().other:
-        measuring.wait("ingest", t("upload.reading"))
+        words = t("weights.fitting") if session().weights else t("upload.reading")
+        measuring.wait("ingest", words, long=True)
     elif result:
-        update(draft=str(result["model"]))
+        update(draft=str(result["model"]), weights=None)
+    if session().weights and "ingest" not in session().other:
+        _ask_architecture(*session().weights)
     if session().draft:
-        _describe(session().draft)
+        describe.draw(session().draft)
 
 
 def _take_model(dropped: UploadedFile) -> None:
-    arguments = {"upload": service.store().put_upload(dropped.getvalue()), "name": PurePath(dropped.name).name[:120]}
-    update(drops=session().drops + 1, draft="")
-    measuring.start("ingest", "ingest", arguments)
-    st.rerun()
-
-
-def _describe(ref: str) -> None:
-    model = service.model(ref)
-    spec = model.card.input
-    with st.form("describe", border=False):
-        st.markdown(t("describe.title"))
-        for sentence in model.notes:
-            st.caption(plain(note(sentence)))
-        name = st.text_input(t("describe.name"), model.card.name, max_chars=80)
-        with st.container(horizontal=True):
-            height = st.number_input(t("describe.height"), 1, 4096, spec.size[0])
-            width = st.number_input(t("describe.width"), 1, 4096, spec.size[1])
-            layout = st.selectbox(t("describe.layout"), ["NCHW", "NHWC"], index=["NCHW", "NHWC"].index(spec.layout))
-            color = st.selectbox(
-                t("describe.color"),
-                ["rgb", "gray"],
-                index=["rgb", "gray"].index(spec.color),
-                format_func=named("color", ["rgb", "gray"]),
-            )
-        with st.container(horizontal=True):
-            mean = st.text_input(t("describe.mean"), _numbers(spec.mean), help=t("describe.mean.help"))
-            std = st.text_input(t("describe.std"), _numbers(spec.std), help=t("describe.std.help"))
-        classes = st.text_area(
-            t("describe.classes"), "\n".join(model.card.classes), help=t("describe.classes.help"), height=120
-        )
-        if st.form_submit_button(t("describe.use"), type="primary", key="describe-use"):
-            _use(
-                model,
-                {
-                    "name": name or model.card.name,
-                    "classes": [line.strip() for line in classes.splitlines() if line.strip()],
-                    "input": {
-                        "size": [height, width],
-                        "layout": layout,
-                        "color": color,
-                        "mean": _read(mean),
-                        "std": _read(std),
-                    },
-                },
-            )
-
-
-def _numbers(values: Sequence[float]) -> str:
-    return ", ".join(f"{v:g}" for v in values)
-
-
-def _read(text: str) -> list[str]:
-    return [part for part in re.split(r"[,;\s]+", text.strip()) if part]
-
-
-def _use(model: Model, fields: dict[str, Any]) -> None:
+    data, name = dropped.getvalue(), PurePath(dropped.name).name[:120]
     try:
-        described = Model(data=model.data, card=Card.from_json(fields, model.card), notes=model.notes)
+        upload = keeping.take(data)
     except LwcoreError as error:
         errors.tell(str(error))
         return
-    ref = service.store().put_model(described)
-    update(uploads=put(session().uploads, ref, described.card.name), draft="")
-    frame.choose(ref)
-    frame.open_page("layers")
+    measuring.give_up("ingest")
+    if is_weights(data):
+        update(drops=session().drops + 1, draft="", weights=(upload, name))
+    else:
+        update(drops=session().drops + 1, draft="", weights=None)
+        task = "ingest_encoder" if holds_encoder(data) else "ingest"
+        measuring.start(task, "ingest", {"upload": upload, "name": name})
+    st.rerun()
+
+
+def _ask_architecture(upload: str, name: str) -> None:
+    """Weights without a network: which structure do they belong to?"""
+    st.markdown(t("weights.title"))
+    st.text(name)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        architecture = st.selectbox(
+            t("weights.label"),
+            hub.structures(),
+            index=None,
+            placeholder=t("weights.placeholder"),
+            key="weights-architecture",
+            width=420,
+        )
+        if st.button(t("weights.fit"), key="weights-fit", disabled=architecture is None):
+            arguments = {"upload": upload, "name": name, "architecture": str(architecture)}
+            measuring.start("ingest_weights", "ingest", arguments)
+            st.rerun()
+        st.button(t("weights.drop"), key="weights-drop", on_click=lambda: update(weights=None))
 
 
 def draw_samples() -> None:
@@ -160,7 +133,11 @@ def _take_samples(dropped: Sequence[UploadedFile]) -> None:
     single = dropped[0].getvalue() if len(dropped) == 1 else b""
     alone = single[:2] == b"PK" or "zip" not in domain(service.model(session().model)).accepts
     data = single if single and alone else _zipped(dropped)
-    arguments = {"upload": service.store().put_upload(data), "model": session().model, "name": first}
+    try:
+        arguments = {"upload": keeping.take(data), "model": session().model, "name": first}
+    except LwcoreError as error:
+        errors.tell(str(error))
+        return
     update(drops=session().drops + 1)
     measuring.start("ingest_samples", "pictures", arguments)
     st.rerun()

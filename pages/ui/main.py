@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from pages.ui import costline, finding, frame, measuring  # noqa: E402  (the path above comes first)
+from pages.ui import costline, door, finding, frame, measuring, workspace  # noqa: E402  (the path above comes first)
 from pages.ui.errors import PageEnd  # noqa: E402
 from pages.ui.text import t  # noqa: E402
 
@@ -20,14 +20,15 @@ st.set_page_config(
     page_title="SlimLab", page_icon=str(frame.ICONS / "icon.png"), layout="wide", menu_items={"about": t("about")}
 )
 st.logo(str(frame.ICONS / "logo.svg"), size="large")
-frame.enter()
-finding.enter()
-page = st.navigation(list(frame.pages().values()), position="top")
-frame.draw_header()
-frame.keep_link()
-measuring.collect()
-finding.collect()
-finding.keep_link()
-with suppress(PageEnd):
-    page.run()
-costline.draw()
+frame.choose_language()
+if door.opened():
+    frame.enter()
+    page = st.navigation(list(frame.pages().values()), position="top")
+    frame.draw_header()
+    frame.keep_link()
+    measuring.collect()
+    finding.collect()
+    with suppress(PageEnd):
+        page.run()
+    costline.draw()
+    workspace.keep()

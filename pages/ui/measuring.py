@@ -6,14 +6,16 @@ from typing import Any
 
 import streamlit as st
 
+from lwcore import units
 from lwcore.errors import LwcoreError
 from lwcore.jobs import JobStatus
+from lwcore.recipe import Distill
 from lwcore.samples import builtin
 from lwcore.scenarios import Attempt
 from lwcore.slimming import Plan
 from pages.ui import service
 from pages.ui.state import OwnSamples, Session, Ticket, put, session, update
-from pages.ui.text import known, note, t
+from pages.ui.text import known, note, plain, t
 
 _LIVE = ("queued", "running")
 _POLL_SECONDS = 0.2
@@ -53,8 +55,15 @@ def original(s: Session) -> tuple[float | None, float | None]:
 
 
 def by_itself(s: Session) -> bool:
-    """Whether the present model is measured without being asked."""
-    return service.is_quick(s.model, samples(s).n)
+    """Whether the present recipe is measured without being asked: it is quick, and all it trains is trained."""
+    return service.is_quick(s.model, samples(s).n) and not trains(s)
+
+
+def trains(s: Session) -> bool:
+    """Whether measuring the present recipe means training for minutes first."""
+    known = service.trainings(s.model, s.recipe)
+    steps = [position for position, step in enumerate(s.recipe.steps) if isinstance(step, Distill)]
+    return any(position not in known or not known[position]["finished"] for position in steps)
 
 
 def plan(s: Session) -> Plan:
@@ -104,8 +113,12 @@ def _calibration(s: Session) -> str:
     return service.model(s.model).card.calibration or samples(s).ref
 
 
-def keep_up(asked: bool = False) -> None:
-    """Stop a job whose question has changed, and ask the present one when it is quick or was `asked` for."""
+def keep_up(asked: bool = False, train: bool = True) -> None:
+    """Stop a job whose question has changed, and ask the present one when it is quick or was `asked` for.
+
+    Args:
+        train: begin to train where the recipe says so; else take what a training that was broken off has come to.
+    """
     s = session()
     ref = samples(s).ref
     wanted = (s.model, ref, s.recipe)
@@ -117,12 +130,16 @@ def keep_up(asked: bool = False) -> None:
     if s.measuring or attempt(s) or not (asked or (by_itself(s) and not failed_before)):
         return
     arguments = {"model": s.model, "recipe": s.recipe.to_json(), "samples": ref}
+    task = "measure"
+    if any(isinstance(step, Distill) for step in s.recipe.steps):
+        task, arguments = "distill", {**arguments, "train": train}
     try:
-        job = service.submit("measure", arguments, s.owner)
+        job = service.submit(task, arguments, s.owner)
     except LwcoreError as error:  # the queue is full
         update(failed=(s.recipe, str(error)))
         return
-    update(measuring=Ticket(job=job, model=s.model, samples=ref, recipe=s.recipe), failed=None)
+    ticket = Ticket(job=job, task=task, arguments=arguments, model=s.model, samples=ref, recipe=s.recipe)
+    update(measuring=ticket, failed=None)
 
 
 def collect() -> None:
@@ -163,6 +180,11 @@ def watch(quiet: bool = False) -> None:
         _progress(status)
 
 
+def left(status: JobStatus) -> str:
+    """How long it will still take, as an end to the words of a progress bar; empty when that cannot be told."""
+    return "" if status.remaining is None else t("measure.left", time=units.duration(status.remaining))
+
+
 def _progress(status: JobStatus) -> None:
     words = (
         t("measure.queued", n=status.position)
@@ -170,7 +192,7 @@ def _progress(status: JobStatus) -> None:
         else (t("measure.running", what=note(status.message)) if status.message else t("measure.starting"))
     )
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.progress(min(1.0, max(0.0, status.progress)), text=words)
+        st.progress(min(1.0, max(0.0, status.progress)), text=words + left(status))
         st.button(t("measure.cancel"), key="cancel-measure", on_click=stop, icon=":material/close:")
 
 
@@ -179,7 +201,8 @@ def start(task: str, purpose: str, arguments: dict[str, Any], question: str = ""
     s = session()
     if purpose in s.other:
         service.cancel(s.other[purpose].job)
-    ticket = Ticket(job=service.submit(task, arguments, s.owner), model=s.model, question=question)
+    job = service.submit(task, arguments, s.owner)
+    ticket = Ticket(job=job, task=task, arguments=arguments, model=s.model, question=question)
     update(other=put(s.other, purpose, ticket))
 
 
@@ -206,11 +229,30 @@ def forget(purpose: str) -> None:
     update(other=put(session().other, purpose, None))
 
 
+def give_up(purpose: str) -> None:
+    """Stop a job begun with `start`; harmless when there is none."""
+    ticket = session().other.get(purpose)
+    if ticket is not None:
+        service.cancel(ticket.job)
+        forget(purpose)
+
+
 @st.fragment(run_every=_POLL_SECONDS)
-def wait(purpose: str, words: str) -> None:
-    """Progress of a job begun with `start`; when it ends, the whole page runs again."""
+def wait(purpose: str, words: str, long: bool = False) -> None:
+    """Progress of a job begun with `start`; when it ends, the whole page runs again.
+
+    A `long` one says what it is doing in its own words and can be given up.
+    """
     ticket = session().other.get(purpose)
     status = service.status(ticket.job) if ticket else None
     if status is None or status.state not in _LIVE:
         st.rerun()
-    st.progress(min(1.0, max(0.0, status.progress)), text=words)
+    share = min(1.0, max(0.0, status.progress))
+    if not long:
+        st.progress(share, text=words + left(status))
+        return
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.progress(share, text=(plain(note(status.message)) if status.message else words) + left(status))
+        st.button(
+            t("measure.cancel"), key=f"cancel-{purpose}", on_click=give_up, args=(purpose,), icon=":material/close:"
+        )

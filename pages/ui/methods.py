@@ -7,10 +7,22 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lwcore.errors import RecipeError
-from lwcore.recipe import Blocks, Budget, Channels, Connections, LowRank, Precision, Recipe, Step
+from lwcore.recipe import (
+    Blocks,
+    Budget,
+    Channels,
+    Connections,
+    Distill,
+    Heads,
+    LowRank,
+    Precision,
+    Recipe,
+    Step,
+    Vocabulary,
+)
 
 # The order that serves most models: what goes whole goes first, number formats come last.
-ORDER = ("blocks", "channels", "low-rank", "connections", "precision")
+ORDER = ("blocks", "heads", "channels", "low-rank", "connections", "distill", "vocabulary", "precision")
 ALWAYS = ("channels", "precision")  # on the page from the beginning; the others once they are chosen
 MOST_STEPS = 12  # a page of more is no longer read
 
@@ -27,8 +39,11 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 _BEGIN: dict[str, Step] = {
     "channels": Channels(amount=0.2),
     "blocks": Blocks(amount=0.2),
+    "vocabulary": Vocabulary(),
+    "heads": Heads(amount=0.25),
     "low-rank": LowRank(),
     "connections": Connections(amount=0.5),
+    "distill": Distill(),
     "precision": Precision(format="int8-static"),
 }
 
@@ -66,6 +81,8 @@ def _is_idle(step: Step) -> bool:
         return not step.names and step.amount <= 0
     if isinstance(step, LowRank):
         return step.budget is not None and step.budget.keep >= 1
+    if isinstance(step, Heads):
+        return step.amount <= 0
     return isinstance(step, Connections) and step.amount <= 0
 
 

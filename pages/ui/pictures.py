@@ -20,6 +20,7 @@ from pages.ui.text import t
 _SHOWN = 24
 _EDGE = 112  # pixels high
 _LETTERS = 300
+_STRIP = 3  # times as wide as high: frames of a clip side by side
 
 
 @st.cache_resource(max_entries=6)
@@ -37,7 +38,9 @@ def draw(known: Attempt) -> None:
         return
     e = known.evaluation
     st.caption(t("changed.text", n=f"{e.changed_total:,}", all=f"{e.n:,}", shown=min(_SHOWN, len(e.changed))))
-    with st.grid("auto", min_column_width=128):
+    first = show(samples, 0)
+    strip = not isinstance(first, str) and first.shape[1] > _STRIP * first.shape[0]
+    with st.grid("auto", min_column_width=280 if isinstance(first, str) else 440 if strip else 128):
         for item in sorted(e.changed, key=_harm)[:_SHOWN]:
             with st.container(gap="xxsmall"):
                 _one(show(samples, item.index), item)

@@ -9,7 +9,7 @@ from lwcore.errors import LwcoreError
 from lwcore.evaluation.result import Evaluation
 from lwcore.scenarios import Attempt
 from lwcore.slimming import Plan
-from pages.ui import causes, details, errors, measuring, methods, nodes
+from pages.ui import causes, details, errors, likeness, measuring, methods, nodes, sharing, training
 from pages.ui.costline import points
 from pages.ui.state import Session, session
 from pages.ui.text import note, plain, t
@@ -37,9 +37,11 @@ def draw() -> None:
                 measuring.wait_for(need)
             else:
                 _progress(s)
+    training.draw()
     if known is None:
         nodes.draw_meanwhile(nodes.Asked(s.model, measuring.samples(s).ref, s.recipe))
         return
+    sharing.draw(known)
     _strip(known)
     causes.draw(known)
     _notes(known.notes)
@@ -65,10 +67,13 @@ def _progress(s: Session) -> None:
         return
     if s.failed and s.failed[0] == s.recipe and s.failed[1]:
         errors.tell(s.failed[1])
-    if not measuring.by_itself(s):
+    trains = measuring.trains(s)
+    if trains:
+        st.caption(t("training.before"))
+    elif not measuring.by_itself(s):
         st.caption(t("measure.slow"))
     st.button(
-        t("measure.button"),
+        t("training.button" if trains else "measure.button"),
         key="measure",
         type="primary",
         on_click=measuring.keep_up,
@@ -88,6 +93,8 @@ def _measured(known: Attempt) -> None:
         st.markdown(t("result.accuracy", before=units.percent(e.reference_top1), after=units.percent(e.top1)))
         _interval(e.top1_low, e.top1_high, e.n)
         st.markdown(verdict(e))
+    elif e.similarity is not None:
+        likeness.draw_headline(e)
     elif e.agreement is not None:
         st.markdown(t("result.agreement", share=units.percent(e.agreement)))
         _interval(e.agreement_low, e.agreement_high, e.n)
@@ -117,6 +124,8 @@ def _headline_original(e: Evaluation) -> None:
     if e.top1 is not None:
         st.markdown(t("result.original", accuracy=units.percent(e.top1)))
         _interval(e.top1_low, e.top1_high, e.n)
+    elif e.similarity is not None:
+        st.markdown(t("result.original.numbers"))
     else:
         st.markdown(t("result.original.unlabelled"))
     st.markdown(t("result.original.next"))

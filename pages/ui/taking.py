@@ -5,26 +5,28 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from urllib.parse import urlencode, urlsplit
+from collections.abc import Mapping
+from functools import partial
 
 import streamlit as st
 
 from lwcore import report, units
+from lwcore.errors import LwcoreError
 from lwcore.scenarios import Attempt
 from lwcore.store import is_fingerprint
-from pages.ui import errors, links, measuring, methods, service
+from pages.ui import errors, measuring, methods, service, sharing
 from pages.ui.state import Session, session
 from pages.ui.text import t
 from pages.ui.wording import title
 
 
 def attempt() -> Attempt | None:
-    """The measured attempt of the present recipe; when there is none yet, it is asked for here."""
+    """The measured attempt of the present recipe with its file; when there is none yet, it is asked for here."""
     measuring.keep_up()
     s = session()
     known = measuring.attempt(s)
     if known is not None:
-        return known
+        return known if known.is_original or _is_there(known) else None
     if s.measuring:
         measuring.watch()
         return None
@@ -40,6 +42,30 @@ def attempt() -> Attempt | None:
         icon=":material/speed:",
     )
     return None
+
+
+def _is_there(known: Attempt) -> bool:
+    """Whether the slimmed file is in the store; one that was swept away is made again: the same recipe, the same bytes.
+
+    (Uploads stay; what can be made again has to make room.)
+    """
+    if service.store().has_model(known.slimmed):
+        return True
+    purpose = f"again-{known.slimmed}"
+    try:
+        found = measuring.result(purpose)
+        if found is not None and found["model"] != known.slimmed:
+            errors.tell(t("take.other"))
+            return False
+        if found is None and purpose not in session().other:
+            arguments = {"model": known.model, "recipe": known.recipe.to_json(), "samples": known.samples}
+            measuring.start("measure", purpose, arguments)
+    except LwcoreError as error:
+        errors.tell(str(error))
+        return False
+    if found is None:
+        measuring.wait(purpose, t("take.again.making"))
+    return found is not None
 
 
 def stem(known: Attempt) -> str:
@@ -86,8 +112,20 @@ def draw_files(known: Attempt) -> None:
 
 
 def _draw_beside(known: Attempt, name: str) -> None:
-    """Card, recipe and report."""
+    """What must travel with the model, card, recipe and report."""
+    words = {key: t(f"report.{key}") for key in report.WORDS}
     with st.container(horizontal=True):
+        for file, data in service.model(known.slimmed).files.items():
+            st.download_button(
+                t("take.file"),
+                data,
+                file,
+                "application/json",
+                key=f"take-{file}",
+                help=t("take.file.help"),
+                on_click="ignore",
+                icon=":material/translate:",
+            )
         st.download_button(
             t("take.card"),
             lambda: service.model(known.slimmed).card_json().encode(),
@@ -108,7 +146,7 @@ def _draw_beside(known: Attempt, name: str) -> None:
         )
         st.download_button(
             t("take.report"),
-            lambda: _report(known).encode(),
+            partial(_report, known, session().log.of(known.model, known.samples), words),
             f"{name}-report.html",
             "text/html",
             key="take-report",
@@ -117,10 +155,9 @@ def _draw_beside(known: Attempt, name: str) -> None:
         )
 
 
-def _report(known: Attempt) -> str:
-    others = session().log.of(known.model, known.samples)
-    words = {key: t(f"report.{key}") for key in report.WORDS}
-    return report.build(service.model(known.model), service.model(known.slimmed), known, others, words)
+def _report(known: Attempt, others: tuple[Attempt, ...], words: Mapping[str, str]) -> bytes:
+    """The report; all that belongs to a session comes along, because a download runs outside of it."""
+    return report.build(service.model(known.model), service.model(known.slimmed), known, others, words).encode()
 
 
 def draw_lines(known: Attempt) -> None:
@@ -177,9 +214,6 @@ def draw_link(s: Session) -> None:
     """A link that opens the same model with the same sliders."""
     st.subheader(t("take.link"), anchor=False)
     st.caption(t("take.link.text"))
-    url = urlsplit(st.context.url or "")
-    query = urlencode({"model": s.model, "recipe": links.to_link(s.recipe)})
-    root = url.path.rsplit("/", 1)[0]
-    st.code(f"{url.scheme}://{url.netloc}{root}/slim?{query}", None, wrap_lines=True)
+    st.code(sharing.url(s, measuring.attempt(s)), None, wrap_lines=True)
     if is_fingerprint(s.model):
         st.caption(t("take.link.own"))

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lwcore.recipe import Blocks, Budget, Channels, Connections, LowRank, Precision, Recipe, Step
+from lwcore.recipe import (
+    Blocks,
+    Budget,
+    Channels,
+    Connections,
+    Distill,
+    Heads,
+    LowRank,
+    Precision,
+    Recipe,
+    Step,
+    Vocabulary,
+)
 from pages.ui.text import t
 
 
@@ -31,6 +43,14 @@ def _blocks(step: Blocks) -> list[str]:
     return [*share, *([t("recipe.blocks.names", n=len(step.names))] if step.names else [])]
 
 
+def _heads(step: Heads) -> list[str]:
+    return [t("recipe.heads", amount=_percent(step.amount))] if step.amount else []
+
+
+def _vocabulary(step: Vocabulary) -> list[str]:
+    return [t("recipe.vocabulary", n=step.least)]
+
+
 def _low_rank(step: LowRank) -> list[str]:
     if step.budget:
         return [t("recipe.low-rank.budget", budget=_budget(step.budget))]
@@ -39,6 +59,12 @@ def _low_rank(step: LowRank) -> list[str]:
 
 def _connections(step: Connections) -> list[str]:
     return [t("recipe.connections", amount=_percent(step.amount))] if step.amount else []
+
+
+def _distill(step: Distill) -> list[str]:
+    name = "recipe.finetune" if step.labels >= 1 else "recipe.distill"
+    much = t("recipe.minutes", n=f"{step.minutes:g}") if step.steps is None else t("recipe.steps", n=f"{step.steps:,}")
+    return [t(name, much=much)]
 
 
 def _precision(step: Precision) -> list[str]:
@@ -58,7 +84,10 @@ def _percent(share: float) -> str:
 _WORDS: dict[type[Step], Callable[[Any], list[str]]] = {
     Channels: _channels,
     Blocks: _blocks,
+    Heads: _heads,
+    Vocabulary: _vocabulary,
     LowRank: _low_rank,
     Connections: _connections,
+    Distill: _distill,
     Precision: _precision,
 }

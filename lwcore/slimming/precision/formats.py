@@ -6,6 +6,7 @@ it was made from.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from lwcore.recipe import Precision
 from lwcore.samples import SampleSet
 from lwcore.settings import SETTINGS
 from lwcore.slimming.precision.dynamic import finished, quantize_dynamic
+from lwcore.slimming.precision.embeddings import with_small_tables
 from lwcore.slimming.precision.mixed import fewest_floats
 from lwcore.slimming.precision.palette import to_palette
 from lwcore.slimming.precision.prepare import DYNAMIC_OPSET, prepared, translating
@@ -64,7 +66,9 @@ def reduce_precision(model: Model, step: Precision, samples: SampleSet | None = 
     """
     _check_float32(model)
     data, notes = _FORMATS[step.format](model, step, samples, seed)
-    slimmed = Model(data=data, card=model.card, notes=model.notes)
+    slimmed = dataclasses.replace(model, data=data)
+    if step.format.startswith("int"):
+        slimmed = with_small_tables(slimmed)
     return slimmed, (*notes, *_speed_notes(model, slimmed, step.format))
 
 

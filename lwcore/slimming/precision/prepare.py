@@ -61,13 +61,14 @@ def plain_biases(graph: Graph) -> None:
 
 def _as_pool(graph: Graph, node: NodeProto) -> list[NodeProto]:
     shape = graph.shapes.get(node.input[0], ()) if node.op_type == "ReduceMean" else ()
-    if len(shape) != 4 or _axes(graph, node) != {2, 3} or attributes(node).get("noop_with_empty_axes"):
+    space = set(range(2, len(shape)))
+    if len(shape) not in (4, 5) or _axes(graph, node) != space or attributes(node).get("noop_with_empty_axes"):
         return [node]
     if attributes(node).get("keepdims", 1):
         return [helper.make_node("GlobalAveragePool", node.input[:1], node.output, name=node.name)]
     whole = graph.fresh(f"{node.output[0]}.pool")
-    graph.shapes[whole], graph.types[whole] = (*shape[:2], 1, 1), graph.types[node.output[0]]
-    graph.free[whole] = graph.free.get(node.output[0], ())
+    graph.shapes[whole], graph.types[whole] = (*shape[:2], *(1 for _ in space)), graph.types[node.output[0]]
+    graph.free[whole] = graph.free.get(node.output[0], {})
     return [
         helper.make_node("GlobalAveragePool", node.input[:1], [whole], name=f"{node.name}.pool"),
         helper.make_node("Flatten", [whole], node.output, name=node.name),
@@ -78,7 +79,8 @@ def _axes(graph: Graph, node: NodeProto) -> set[int]:
     listed = attributes(node).get("axes", ())
     if len(node.input) > 1 and node.input[1] in graph.constants:
         listed = graph.constants[node.input[1]].tolist()
-    return {int(axis) % 4 for axis in listed}  # type: ignore[attr-defined]
+    rank = len(graph.shape(node.input[0]))
+    return {int(axis) % rank for axis in listed}  # type: ignore[attr-defined]
 
 
 @contextmanager

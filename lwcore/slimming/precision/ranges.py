@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto
 
 from lwcore import runtime
-from lwcore.answers import feed, fixed_batch
+from lwcore.answers import feed, per_run
 from lwcore.graph import Graph
 from lwcore.model import Model
 from lwcore.samples import SampleSet
@@ -78,7 +78,7 @@ def _activations(model: Model, samples: SampleSet) -> Iterator[tuple[str, np.nda
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in listed)
     runner = runtime.session(proto.SerializeToString(), optimise=False)
     megabytes = sum(math.prod(graph.shapes[name]) for name in names) * 4 / 1e6
-    size = fixed_batch(graph) or max(1, min(runtime.BATCH, int(BATCH_MB / max(megabytes, 1e-6))))
+    size = per_run(model) or max(1, min(runtime.BATCH, int(BATCH_MB / max(megabytes, 1e-6))))
     for start, stop in runtime.batches(len(samples), size):
         batch = feed(model, samples, start, stop)
         yield from ((name, array) for name, array in batch.items() if array.dtype == np.float32)

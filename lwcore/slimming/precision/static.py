@@ -13,12 +13,14 @@ from functools import cached_property
 import numpy as np
 
 from lwcore import runtime
-from lwcore.answers import logits
+from lwcore.answers import outputs
+from lwcore.domains import domain
 from lwcore.errors import SlimError
 from lwcore.graph import Graph
 from lwcore.model import Model
 from lwcore.recipe import Precision
 from lwcore.samples import SampleSet
+from lwcore.similarity import likeness
 from lwcore.slimming.precision.equalise import equalised
 from lwcore.slimming.precision.prepare import STATIC_OPSET, pooled, prepared
 from lwcore.slimming.precision.processor import ranking
@@ -44,20 +46,29 @@ class Judge:
         """The float32 model's outputs, shape (N, classes)."""
         return self.outputs(self.model.data)
 
+    @property
+    def classes(self) -> bool:
+        """Whether the outputs are class scores."""
+        return domain(self.model).classes
+
     def outputs(self, data: bytes) -> np.ndarray:
-        """A file's outputs, shape (N, classes)."""
-        return logits(runtime.session(data), self.model, self.samples)
+        """A file's outputs, shape (N, classes); all outputs side by side where they are no class scores."""
+        return np.concatenate(outputs(runtime.session(data), self.model, self.samples), axis=1)
 
     def error(self, data: bytes) -> float:
         """Root mean square of the change of the outputs, as a share of their own spread; samples' means left out."""
         return output_error(self.outputs(data), self.wanted)
 
     def agreement(self, data: bytes) -> float:
-        """Share of the samples with the float32 model's answer."""
+        """Share of the samples with the float32 model's answer; cosine similarity of the outputs without classes."""
+        if not self.classes:
+            return likeness(self.outputs(data), self.wanted).value
         return float((self.outputs(data).argmax(axis=1) == self.wanted.argmax(axis=1)).mean())
 
     def lost(self, data: bytes) -> float:
-        """Points of accuracy lost; of agreement with the float32 model where the samples have no labels."""
+        """Points lost: of accuracy, of agreement with float32 without labels, of similarity without classes."""
+        if not self.classes:
+            return 100 * (1 - self.agreement(data))
         found, wanted, labels = self.outputs(data).argmax(axis=1), self.wanted.argmax(axis=1), self.samples.labels
         if labels is None:
             return 100 * float((found != wanted).mean())

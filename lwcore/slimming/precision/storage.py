@@ -171,5 +171,5 @@ def _packed(graph: Graph, node: NodeProto) -> list[NodeProto]:
     if not bias:
         return [product_node]
     graph.shapes[product], graph.types[product] = graph.shapes[node.output[0]], graph.types[node.output[0]]
-    graph.free[product] = graph.free.get(node.output[0], ())
+    graph.free[product] = graph.free.get(node.output[0], {})
     return [product_node, helper.make_node("Add", [product, bias], node.output, name=f"{node.name}.bias")]
