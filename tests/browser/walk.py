@@ -44,5 +44,5 @@ def choose(page: Any, key: str, label: str) -> None:
 def download(page: Any, key: str) -> bytes:
     """The bytes behind a download button."""
     with page.expect_download() as waiting:
-        page.locator(f".st-key-{key} button").click()
+        page.locator(f".st-key-{key} button").first.click()  # the second one explains
     return bytes(waiting.value.path().read_bytes())
