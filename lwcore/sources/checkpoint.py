@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import zipfile
+import zlib
 from collections.abc import Callable
 from functools import cache
 
@@ -113,7 +114,7 @@ def _stream(data: bytes) -> tuple[object, Numbers]:
 def _array(name: str, place: Place, numbers: Numbers) -> np.ndarray:
     try:
         flat = numbers(place.storage)
-    except (KeyError, ValueError, zipfile.BadZipFile):
+    except (KeyError, ValueError, EOFError, OSError, NotImplementedError, zipfile.BadZipFile, zlib.error):
         raise damaged(f"the numbers of {name[:80]!r} are missing") from None
     last = place.offset + sum((s - 1) * step for s, step in zip(place.shape, place.strides, strict=True))
     if min((place.offset, *place.shape, *place.strides)) < 0 or (0 not in place.shape and last >= len(flat)):
