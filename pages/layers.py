@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.ui import frame, layer_detail, layer_frozen, layer_table, whatif
+from pages.ui import frame
+from pages.ui.layers import detail as layer_detail
+from pages.ui.layers import frozen as layer_frozen
+from pages.ui.layers import table as layer_table
+from pages.ui.layers import whatif
 from pages.ui.text import t
 
 frame.draw_title("layers")

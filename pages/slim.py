@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.ui import control_goal, controls, found, frame, results
+from pages.ui import frame
+from pages.ui.search import control_goal, found
+from pages.ui.slim import controls, results
 
 frame.draw_title("slim")
 frame.needs_model()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.ui import frame, gallery, hub, intake
+from pages.ui import frame
+from pages.ui.start import gallery, hub, intake
 from pages.ui.state import session
 from pages.ui.text import t
 

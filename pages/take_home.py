@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pages.ui import frame, taking, workspace_panel
+from pages.ui import frame, taking
 from pages.ui.state import session
+from pages.ui.workspaces import workspace_panel
 
 frame.draw_title("take-home")
 frame.needs_model()

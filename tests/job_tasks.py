@@ -8,8 +8,8 @@ import sys
 import time
 
 from lwcore.errors import ModelError
+from lwcore.jobs.tasks import task
 from lwcore.store import digest
-from lwcore.tasks import task
 
 
 @task("test.echo", kind="onnx")

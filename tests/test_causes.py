@@ -131,9 +131,9 @@ def test_starting_an_operator_takes_time():
 
 
 def test_tasks_report_causes_and_errors_by_operator(tmp_path):
+    from lwcore.jobs.tasks import run_task
     from lwcore.progress import silent
     from lwcore.store import Store
-    from lwcore.tasks import run_task
 
     store = Store(tmp_path)
     model = tiny_model()

@@ -10,7 +10,8 @@ import pytest
 import lwcore
 from lwcore import cli
 from lwcore.errors import SlimError
-from lwcore.jobtable import limits_of
+from lwcore.jobs.table import limits_of
+from lwcore.jobs.tasks import TASKS, run_task
 from lwcore.model import Card
 from lwcore.progress import silent
 from lwcore.recipe import Channels, Distill, Precision, Recipe
@@ -18,7 +19,6 @@ from lwcore.settings import Settings
 from lwcore.slimming.distillation import kept, training
 from lwcore.slimming.distillation.lessons import Lessons, Point, Taught, Trained
 from lwcore.store import Store
-from lwcore.tasks import TASKS, run_task
 from tests.tiny import CLASSES, SPEC, tiny_model, tiny_samples
 
 FEW = Distill(steps=3)

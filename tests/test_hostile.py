@@ -9,7 +9,7 @@ import pytest
 
 from lwcore.domains import domain
 from lwcore.errors import LwcoreError, ModelError
-from lwcore.jobs import Jobs
+from lwcore.jobs.pool import Jobs
 from lwcore.model import Model
 from lwcore.progress import silent
 from lwcore.settings import Settings

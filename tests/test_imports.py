@@ -8,9 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-WEB = (
-    "import sys, lwcore, lwcore.jobs, lwcore.tasks, lwcore.report, lwcore.scenarios; assert 'torch' not in sys.modules"
-)
+WEB = "import sys, lwcore, lwcore.jobs.pool, lwcore.report, lwcore.scenarios; assert 'torch' not in sys.modules"
 
 
 def _imported(path: Path) -> set[str]:

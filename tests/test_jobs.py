@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 import tests.job_tasks  # noqa: F401  (registers the tasks below)
-from lwcore import parents
 from lwcore.errors import JobError, UnknownName
-from lwcore.jobs import Jobs
-from lwcore.jobtable import UNKNOWN, remaining
+from lwcore.jobs import parents
+from lwcore.jobs.pool import Jobs
+from lwcore.jobs.table import UNKNOWN, remaining
 from lwcore.settings import ROOT, SETTINGS
 from lwcore.store import Store
 
@@ -204,7 +204,7 @@ def test_a_worker_is_told_the_limits_but_no_secrets():
 def test_nothing_is_orphaned_when_the_server_is_ended(tmp_path, end):
     code = (
         "import dataclasses, sys, time, tests.job_tasks\n"
-        "from lwcore.jobs import Jobs; from lwcore.settings import SETTINGS\n"
+        "from lwcore.jobs.pool import Jobs; from lwcore.settings import SETTINGS\n"
         "jobs = Jobs(dataclasses.replace(SETTINGS, home=sys.argv[1]), modules=('tests.job_tasks',))\n"
         "job = jobs.submit('test.sleep', {'seconds': 300})\n"
         "while not jobs.status(job).message: time.sleep(0.05)\n"

@@ -20,7 +20,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 SERVER = """
 import sys, time, tests.job_tasks
-from lwcore.jobs import Jobs
+from lwcore.jobs.pool import Jobs
 from lwcore.store import Store
 from lwcore.workspaces import Workspaces
 from tests import kept

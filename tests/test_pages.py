@@ -11,10 +11,12 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from lwcore.evaluation.result import ClassRow, Evaluation
-from lwcore.jobs import JobStatus
+from lwcore.jobs.pool import JobStatus
 from lwcore.recipe import Blocks, Channels, Precision, Recipe
 from lwcore.slimming.budget.allocate import Sensitivity
-from pages.ui import links, methods, service
+from pages.ui import service
+from pages.ui.slim import methods
+from pages.ui.workspaces import links
 
 ROOT = Path(__file__).resolve().parents[1]
 MAIN = str(ROOT / "pages" / "ui" / "main.py")

@@ -20,8 +20,11 @@ from lwcore.evaluation.result import ClassRow, Evaluation
 from lwcore.model import Card, Model
 from lwcore.recipe import STEPS, Blocks, Budget, Channels, Connections, Distill, LowRank, Precision, Recipe
 from lwcore.scenarios import Attempt, Log, original_of, pareto
-from pages.ui import causes, charts, controls, costline, frame, goals, links, methods, text, wording
-from pages.ui.treemap import squarify
+from pages.ui import charts, costline, frame, text, wording
+from pages.ui.layers.treemap import squarify
+from pages.ui.search import goals
+from pages.ui.slim import causes, controls, methods
+from pages.ui.workspaces import links
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = [ROOT / "app.py", *sorted((ROOT / "pages").rglob("*.py"))]

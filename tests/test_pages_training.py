@@ -11,7 +11,8 @@ from lwcore.recipe import Channels, Distill, Recipe
 from lwcore.slimming.distillation.kept import Keeper, keys
 from lwcore.slimming.distillation.lessons import Point, Taught, Trained
 from lwcore.store import Store
-from pages.ui import links, service
+from pages.ui import service
+from pages.ui.workspaces import links
 from tests.test_pages import MODEL, InstantJobs, at, opened
 
 RECIPE = Recipe(steps=(Channels(amount=0.4), Distill(minutes=1.0)))

@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from lwcore.jobtable import UNKNOWN, JobStatus
+from lwcore.jobs.table import UNKNOWN, JobStatus
+from lwcore.jobs.tasks import run_task
 from lwcore.model import Card, Model
 from lwcore.recipe import Channels, Recipe
 from lwcore.samples import SampleSet
 from lwcore.settings import SETTINGS
 from lwcore.sources.builtin import load_builtin
 from lwcore.store import Store
-from lwcore.tasks import run_task
 from lwcore.workspaces import Owned, identify, new_token
-from pages.ui import door, keeping, links, saved, service
+from pages.ui import service
+from pages.ui.workspaces import door, keeping, links, saved
 from tests.test_pages import MAIN, MODEL, InstantJobs, at, opened
 
 ROOT = Path(__file__).resolve().parents[1]

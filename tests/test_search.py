@@ -23,6 +23,7 @@ from lwcore.analysis.cost import cost
 from lwcore.cli import main
 from lwcore.errors import JobError, LwcoreError, SearchError
 from lwcore.graph import Graph
+from lwcore.jobs.tasks import run_task
 from lwcore.recipe import Recipe
 from lwcore.searching.beliefs import Goal
 from lwcore.searching.clock import BESIDE
@@ -38,7 +39,6 @@ from lwcore.searching.space import UNIFORM, Choice, Space
 from lwcore.searching.targets import Target, limits
 from lwcore.searching.trials import Trial, carry_out, find_sensitivity
 from lwcore.store import Store
-from lwcore.tasks import run_task
 from tests.helpers import noise
 from tests.tiny import tiny_model
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from lwcore.errors import LwcoreError, ModelError, RecipeError, SampleError
+from lwcore.jobs.tasks import TASKS, run_task
 from lwcore.kept import find_reference, find_samples
 from lwcore.model import Card, InputSpec, Model
 from lwcore.progress import silent
 from lwcore.recipe import Channels, Recipe
 from lwcore.samples.builtin import load_set
 from lwcore.store import Store
-from lwcore.tasks import TASKS, run_task
 from tests.test_samples import picture, zipped
 from tests.test_upload import network
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lwcore.jobtable import Run
-from lwcore.sandbox import Limits
+from lwcore.jobs.sandbox import Limits
+from lwcore.jobs.table import Run
+from lwcore.jobs.tasks import TASKS
+from lwcore.jobs.turns import in_turn, next_runs
 from lwcore.settings import SETTINGS
-from lwcore.tasks import TASKS
-from lwcore.turns import in_turn, next_runs
 
 OWNERS = st.lists(st.sampled_from("abc"), max_size=12)
 

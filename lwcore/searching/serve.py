@@ -8,7 +8,7 @@ import signal
 import sys
 from importlib import import_module
 
-from lwcore import sandbox
+from lwcore.jobs import sandbox
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pages.ui.treemap import squarify
+from pages.ui.layers.treemap import squarify
 
 BLUE, ORANGE, GREEN, PINK, SKY, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8A9691"
 PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, GREY)

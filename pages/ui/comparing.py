@@ -13,7 +13,7 @@ from lwcore import units
 from lwcore.errors import LwcoreError
 from lwcore.scenarios import Attempt, original_of, pareto
 from pages.ui import charts, errors, frame
-from pages.ui.likeness import quality_title
+from pages.ui.slim.likeness import quality_title
 from pages.ui.text import named, t
 from pages.ui.wording import title
 

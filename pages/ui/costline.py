@@ -12,7 +12,7 @@ from lwcore import units
 from lwcore.errors import LwcoreError
 from lwcore.slimming import Plan
 from pages.ui import measuring, service
-from pages.ui.likeness import similarity
+from pages.ui.slim.likeness import similarity
 from pages.ui.state import session
 from pages.ui.text import t
 

@@ -13,10 +13,12 @@ from lwcore.recipe import Recipe
 from lwcore.registry import Registry
 from lwcore.settings import ROOT
 from lwcore.store import is_fingerprint
-from pages.ui import keeping, links, measuring, methods, service, sharing, who, workspace
+from pages.ui import measuring, service
 from pages.ui.errors import PageEnd
+from pages.ui.slim import methods
 from pages.ui.state import put, session, update
 from pages.ui.text import LANGUAGES, from_locale, language, lookup, note, plain, t
+from pages.ui.workspaces import keeping, links, sharing, who, workspace
 
 ICONS = ROOT / "assets" / "ui"
 FIRST = "fashion-mobilenetv2"

@@ -12,9 +12,11 @@ ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from pages.ui import costline, door, finding, frame, measuring, workspace  # noqa: E402  (the path above comes first)
+from pages.ui import costline, frame, measuring  # noqa: E402  (the path above comes first)
 from pages.ui.errors import PageEnd  # noqa: E402
+from pages.ui.search import finding  # noqa: E402  (the path above comes first)
 from pages.ui.text import t  # noqa: E402
+from pages.ui.workspaces import door, workspace  # noqa: E402  (the path above comes first)
 
 st.set_page_config(
     page_title="SlimLab", page_icon=str(frame.ICONS / "icon.png"), layout="wide", menu_items={"about": t("about")}

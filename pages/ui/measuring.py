@@ -8,7 +8,7 @@ import streamlit as st
 
 from lwcore import units
 from lwcore.errors import LwcoreError
-from lwcore.jobs import JobStatus
+from lwcore.jobs.pool import JobStatus
 from lwcore.recipe import Distill
 from lwcore.samples import builtin
 from lwcore.scenarios import Attempt

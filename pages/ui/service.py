@@ -12,14 +12,14 @@ import streamlit as st
 import lwcore
 from lwcore.analysis.cost import Cost
 from lwcore.graph import Graph
-from lwcore.jobs import Jobs, JobStatus
+from lwcore.jobs.pool import Jobs, JobStatus
 from lwcore.model import Card, Model
 from lwcore.recipe import Blocks, Heads, Recipe
 from lwcore.settings import SETTINGS
 from lwcore.slimming.budget.allocate import Sensitivity
 from lwcore.store import Store, is_fingerprint
 from lwcore.workspaces import Workspaces
-from pages.ui import who
+from pages.ui.workspaces import who
 
 if TYPE_CHECKING:
     from lwcore.analysis.coupling import Coupling

@@ -10,9 +10,9 @@ import streamlit as st
 
 from lwcore.recipe import Recipe
 from lwcore.scenarios import Log
-from pages.ui import keeping, who
-from pages.ui.goals import Goal, Search
-from pages.ui.methods import AT_REST, Methods
+from pages.ui.search.goals import Goal, Search
+from pages.ui.slim.methods import AT_REST, Methods
+from pages.ui.workspaces import keeping, who
 
 _KEY = "slimlab"
 

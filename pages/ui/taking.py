@@ -14,10 +14,12 @@ from lwcore import report, units
 from lwcore.errors import LwcoreError
 from lwcore.scenarios import Attempt
 from lwcore.store import is_fingerprint
-from pages.ui import errors, measuring, methods, service, sharing
+from pages.ui import errors, measuring, service
+from pages.ui.slim import methods
 from pages.ui.state import Session, session
 from pages.ui.text import t
 from pages.ui.wording import title
+from pages.ui.workspaces import sharing
 
 
 def attempt() -> Attempt | None:

@@ -1,0 +1,1 @@
+"""The page Layers: table, charts, one layer in detail."""

@@ -1,0 +1,1 @@
+"""Find it for me: goals, the search of a session, what it found."""

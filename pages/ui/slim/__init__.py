@@ -1,0 +1,1 @@
+"""The page Slim: the controls of every method, and what a recipe saves and costs."""

@@ -1,0 +1,1 @@
+"""The page Start: choosing a model, bringing one, and samples."""
