@@ -2,85 +2,60 @@
 
 Channels are removed until 30 % of the multiply–accumulates are left and what reads them is re-fitted; then the model
 is trained on 6,000 training images, once with the dense model as the teacher and once, for the same time and in turns,
-with the labels alone. Minutes are those of two cores that do nothing else: processor time over two, so that a busy
-machine gives the same table. Test images took part in nothing.
+with the labels alone. Minutes are those of two cores that do nothing else: twice as many minutes of processor time on
+one thread, so that a busy machine gives the same table. Test images took part in nothing. What was measured is kept; a
+run goes on where it ended, and two runs with other models can go side by side.
 
-    python benchmarks/distil.py [--models NAME …] [--minutes 2] [--seed 0] [--quick]
+    python benchmarks/distil.py [--models NAME …] [--minutes 2] [--seeds 0 1] [--quick]
+    python benchmarks/distil.py --int8 [--models NAME …]      what rounding in training is worth before int8
+    python benchmarks/distil.py --curves [--models NAME]      the curves of one training, drawn for docs/guide.md
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
+import os
 import sys
-import time
 from pathlib import Path
+from statistics import fmean
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+os.environ["SLIMLAB_THREADS"] = "1"  # threads that wait for each other on a busy machine use up processor time
 
 import lwcore
-from lwcore.recipe import Distill
+from benchmarks.distilling import aware, curves
+from benchmarks.distilling.runs import Case, Outcome, outcome
 from lwcore.settings import ROOT
-from lwcore.slimming.distillation.teach import teach
 
-KEEP = 0.3
-CORES = 2
-CACHE = ROOT / ".cache" / "distil"
+PICTURE = ROOT / "docs" / "distillation.svg"
+HEAD = "| model | seed | MACs left | dense | cut | labels alone | taught | points lost | over the control | steps |"
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One model: top-1 of the dense model, after the cut, of the control and of the student; steps of the last two."""
-
-    name: str
-    dense: float
-    cut: float
-    control: float
-    taught: float
-    macs: float
-    steps: int
-    control_steps: int
-
-    def text(self) -> str:
-        """As it stands in the table."""
-        shares = " | ".join(f"{100 * share:.2f}" for share in (self.dense, self.cut, self.control, self.taught))
-        lost, won = 100 * (self.dense - self.taught), 100 * (self.taught - self.control)
-        return f"| {self.name} | {self.macs:.2f} | {shares} | {lost:+.2f} | {won:+.2f} | {self.steps} |"
+def text(name: str, seed: str, rows: list[Outcome]) -> str:
+    """A line of the table: one run, or the mean of several."""
+    shares = [fmean(getattr(row, part) for row in rows) for part in ("dense", "cut", "control", "taught")]
+    told = " | ".join(f"{100 * share:.2f}" for share in shares)
+    lost, won = 100 * (shares[0] - shares[3]), 100 * (shares[3] - shares[2])
+    macs, steps = fmean(row.macs for row in rows), fmean(row.steps for row in rows)
+    return f"| {name} | {seed} | {macs:.2f} | {told} | {lost:+.2f} | {won:+.2f} | {steps:.0f} |"
 
 
-def measure(name: str, minutes: float, seed: int, quick: bool) -> Row:
-    """Cut, train both ways, and ask the test images."""
-    dense = lwcore.load(f"fashion-{name}")
-    test = lwcore.load_samples("fashion-test", dense, limit=200 if quick else None)
-    train = lwcore.load_samples("fashion-train", dense, limit=500 if quick else None)
-    step = lwcore.Channels(budget=lwcore.Budget(of="macs", keep=KEEP))
-    cut = lwcore.apply(dense, lwcore.Recipe(seed=seed, steps=(step,)))
-    taught = teach(
-        cut.model,
-        Distill(minutes=minutes),
-        train,
-        dense,
-        seed,
-        control=True,
-        seconds=lambda: time.process_time() / CORES,
-    )
-    assert taught.control is not None
-    models = (dense, cut.model, taught.control.model, taught.student.model)
-    shares = [lwcore.evaluate(model, test, latency=False).top1 or 0.0 for model in models]
-    steps = (taught.student.curve[-1].steps, taught.control.curve[-1].steps)
-    return Row(name, *shares, cut.after.macs / cut.before.macs, *steps)
-
-
-def remembered(name: str, minutes: float, seed: int, quick: bool, fresh: bool) -> Row:
-    """The row as a run that was broken off left it, else measured now."""
-    path = CACHE / f"{name}-{minutes:g}-{seed}{'-quick' if quick else ''}.json"
-    if path.is_file() and not fresh:
-        return Row(**json.loads(path.read_text(encoding="utf-8")))
-    row = measure(name, minutes, seed, quick)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(dataclasses.asdict(row)), encoding="utf-8")
-    return row
+def table(cases: list[Case], fresh: bool) -> None:
+    """Every run, and where there are several seeds each model's mean."""
+    print(HEAD)
+    print(f"|{'---|' * 10}")
+    found: dict[str, list[Outcome]] = {}
+    for case in cases:
+        found.setdefault(case.name, []).append(outcome(case, fresh))
+        print(text(case.name, str(case.seed), found[case.name][-1:]), flush=True)
+    runs = [row for rows in found.values() for row in rows]
+    if len(runs) > len(found):
+        for name, rows in found.items():
+            print(text(name, "mean", rows))
+    for who, groups in {"runs": [[row] for row in runs], "models, mean of their seeds": list(found.values())}.items():
+        near = sum(fmean(row.dense - row.taught for row in rows) <= 0.01 for rows in groups)
+        better = sum(fmean(row.taught - (row.control or 0.0) for row in rows) > 0 for rows in groups)
+        print(f"\n{who}: within 1 point of dense {near} of {len(groups)}; better than the control {better}")
 
 
 def main() -> None:
@@ -89,19 +64,25 @@ def main() -> None:
     names = [name.removeprefix("fashion-") for name in lwcore.gallery() if name.startswith("fashion-")]
     parser.add_argument("--models", nargs="+", choices=names, default=names)
     parser.add_argument("--minutes", type=float, default=2.0)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--quick", action="store_true", help="200 test and 500 training images")
     parser.add_argument("--fresh", action="store_true", help="measure again what an earlier run has measured")
+    parser.add_argument("--int8", action="store_true", help="compare training with and without rounding")
+    parser.add_argument("--curves", action="store_true", help=f"draw the first of the models into {PICTURE.name}")
     options = parser.parse_args()
-    print("| model | MACs left | dense | cut | labels alone | taught | points lost | over the control | steps |")
-    print(f"|{'---|' * 9}")
-    rows = []
-    for name in options.models:
-        rows.append(remembered(name, options.minutes, options.seed, options.quick, options.fresh))
-        print(rows[-1].text(), flush=True)
-    near = sum(row.dense - row.taught <= 0.01 for row in rows)
-    better = sum(row.taught > row.control for row in rows)
-    print(f"\nwithin 1 point of dense: {near} of {len(rows)}; better than the control: {better} of {len(rows)}")
+    cases = [
+        Case(name=name, minutes=options.minutes, seed=seed, quick=options.quick)
+        for name in options.models
+        for seed in options.seeds
+    ]
+    if options.int8:
+        print(f"{aware.HEAD}\n|{'---|' * 8}")
+        for case in cases:
+            print(aware.row(case, options.fresh), flush=True)
+    elif options.curves:
+        PICTURE.write_text(curves.drawn(cases[0], outcome(cases[0], options.fresh)), encoding="utf-8")
+    else:
+        table(cases, options.fresh)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import statistics
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -22,6 +23,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import lwcore
 from lwcore.errors import LwcoreError
 from lwcore.slimming.blocks import blocks, dropping_order
+from lwcore.slimming.budget.allocate import Sensitivity
+from lwcore.slimming.budget.sensitivity import measure_sensitivity
+from lwcore.slimming.lowrank.spectra import Layers, measure_layers
 
 KEEP = (0.7, 0.5, 0.3)
 NEAR = 0.05  # blocks may leave so much more or less than asked for, as a share of the MACs
@@ -30,14 +34,28 @@ CALIBRATION = 640  # images: 512 to fit, 128 to check
 
 @dataclass(frozen=True)
 class Case:
-    """A model with its images, and its blocks in the order in which they are dropped."""
+    """A model with its images, and what is measured once for all shares."""
 
     model: lwcore.Model
     test: lwcore.SampleSet
     calibration: lwcore.SampleSet
-    order: tuple[str, ...]
     macs: int
     accuracy: float
+
+    @cached_property
+    def order(self) -> tuple[str, ...]:
+        """Its blocks in the order in which they are dropped."""
+        return dropping_order(self.model, self.calibration)
+
+    @cached_property
+    def sensitivity(self) -> Sensitivity:
+        """Of its groups of channels."""
+        return measure_sensitivity(self.model, self.calibration)
+
+    @cached_property
+    def layers(self) -> Layers:
+        """What its layers keep at every rank."""
+        return measure_layers(self.model, self.calibration)
 
 
 @dataclass(frozen=True)
@@ -90,7 +108,7 @@ def load(name: str, quick: bool) -> Case:
     test = lwcore.load_samples("fashion-test", model, limit=500 if quick else None)
     calibration = lwcore.load_samples("fashion-calibration", model).take(160 if quick else CALIBRATION)
     top1 = lwcore.evaluate(model, test, latency=False).top1 or 0.0
-    return Case(model, test, calibration, dropping_order(model, calibration), lwcore.cost(model).macs, top1)
+    return Case(model, test, calibration, lwcore.cost(model).macs, top1)
 
 
 def measure(case: Case, arm: str, keep: float) -> Outcome | None:
@@ -98,8 +116,11 @@ def measure(case: Case, arm: str, keep: float) -> Outcome | None:
     recipe = ARMS[arm](case, keep)
     if recipe is None:
         return None
+    first = recipe.steps[0]
+    known = case.sensitivity if isinstance(first, lwcore.Channels) else None
+    layers = case.layers if isinstance(first, lwcore.LowRank) else None
     try:
-        slim = lwcore.apply(case.model, recipe, case.calibration)
+        slim = lwcore.apply(case.model, recipe, case.calibration, known, layers=layers)
     except LwcoreError:
         return None  # the budget is out of this arm's reach
     top1 = lwcore.evaluate(slim.model, case.test, latency=False).top1 or 0.0

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from lwcore.analysis.cost import Cost, cost
 from lwcore.analysis.coupling import Coupling, couple
+from lwcore.domains import load_samples
 from lwcore.errors import LwcoreError
 from lwcore.evaluation import Evaluation, evaluate
 from lwcore.model import Card, InputSpec, Model
 from lwcore.recipe import Blocks, Budget, Channels, Connections, Distill, Heads, LowRank, Precision, Recipe, Vocabulary
-from lwcore.samples import SampleSet, load_samples
+from lwcore.samples import SampleSet
 from lwcore.searching import Device, Found, Target, search
 from lwcore.slimming import Plan, Slimmed, apply, plan
 from lwcore.sources import gallery, load

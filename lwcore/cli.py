@@ -8,17 +8,17 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, NoReturn
 
 import lwcore
 from lwcore import units
 from lwcore.errors import LwcoreError, RecipeError, SampleError
 from lwcore.model import Model
-from lwcore.recipe import Blocks, Channels, Format, Heads, LowRank, Precision, Ranges, Recipe, Variant, Vocabulary
+from lwcore.recipe import Recipe
 from lwcore.samples import SampleSet
-from lwcore.searching import command
+from lwcore.searching import command as searching
+from lwcore.slimming import command as slimming
 from lwcore.slimming.blocks import blocks
-from lwcore.slimming.distillation import command as training
 from lwcore.sources.hub import command as hub
 
 BAD_INPUT = 2
@@ -97,7 +97,7 @@ def _groups(options: argparse.Namespace) -> Answer:
 def _slim(options: argparse.Namespace) -> Answer:
     out = _out_path(options.out)
     _keep_others(out.with_suffix(".json"), options)
-    recipe = _recipe(options)
+    recipe = slimming.read_recipe(options)
     model = _load(options)
     slimmed = lwcore.apply(model, recipe, samples=_calibration(options, model, recipe))
     beside = _write(out, slimmed.model)
@@ -136,21 +136,21 @@ def _search(options: argparse.Namespace) -> Answer:
     out = None if options.out is None else _out_path(options.out)
     if out is not None:
         _keep_others(out.with_suffix(".json"), options)
-    target = command.read_target(options)
+    target = searching.read_target(options)
     model = _load(options)
     found = lwcore.search(
         model,
         lwcore.load_samples(options.samples, model),
         target,
         calibration=None if options.calibrate_on is None else lwcore.load_samples(options.calibrate_on, model),
-        seconds=command.seconds(options),
+        seconds=searching.seconds(options),
         trials=options.trials,
         seed=options.seed,
         journal=None if options.journal is None else Path(options.journal),
     )
     notes = [*model.notes, *found.slimmed.notes]
     data: dict[str, Any] = {**found.to_json(), "notes": notes, "fingerprint": found.slimmed.model.fingerprint}
-    text = command.text(found)
+    text = searching.text(found)
     if out is not None:
         data |= {"out": str(out), "card": str(_write(out, found.slimmed.model))}
         text += f"\n\nwritten      {out} and {Path(data['card']).name}"
@@ -203,102 +203,15 @@ def _load(options: argparse.Namespace) -> Model:
     return dataclasses.replace(model, card=read_card(Path(options.card), model.card))
 
 
-def _recipe(options: argparse.Namespace) -> Recipe:
-    """The recipe of a file, or of the options, in the usual order of the steps."""
-    heads, connections = _one_number("heads", "amount"), _one_number("connections", "amount")
-    vocabulary = _one_number("vocabulary", "least")
-    makers = (_blocks, heads, _channels, _low_rank, connections, training.read_step, vocabulary, _precision)
-    steps = [step for make in makers if (step := make(options)) is not None]
-    if options.recipe is not None:
-        if steps:
-            raise RecipeError("Expected --recipe or the options of single steps, found both.")
-        return Recipe.loads(Path(options.recipe).read_bytes())
-    if not steps:
-        raise RecipeError(
-            "Expected something to do: --recipe, --blocks, --drop-block, --heads, --channels, --budget-macs (or "
-            "-params, -bytes, -latency), --low-rank, --low-rank-macs, --connections, --distill, --vocabulary or "
-            "--precision."
-        )
-    return Recipe.from_json({"seed": options.seed, "steps": steps})
-
-
-def _channels(options: argparse.Namespace) -> dict[str, Any] | None:
-    budget = None
-    for of in ("macs", "params", "bytes", "latency"):
-        keep = getattr(options, f"budget_{of}")
-        if keep is not None:
-            budget = {"of": of, "keep": keep}
-    if options.channels is None and budget is None:
-        return None
-    compensate = "none" if options.no_compensate else options.compensate
-    # Without compensation no samples are asked for, so the default is then a criterion that reads weights only.
-    criterion = options.criterion or ("l2" if compensate == "none" and budget is None else None)
-    step = {
-        "kind": Channels.kind,
-        "amount": options.channels or 0.0,
-        "budget": budget,
-        "compensate": compensate,
-        "criterion": criterion,
-        "align": options.align,
-    }
-    return {name: value for name, value in step.items() if value is not None}
-
-
-def _blocks(options: argparse.Namespace) -> dict[str, Any] | None:
-    if options.blocks is None and not options.drop_block:
-        return None
-    return {"kind": Blocks.kind, "amount": options.blocks or 0.0, "names": options.drop_block or []}
-
-
-def _low_rank(options: argparse.Namespace) -> dict[str, Any] | None:
-    if options.low_rank_macs is not None:
-        return {"kind": LowRank.kind, "budget": {"of": "macs", "keep": options.low_rank_macs}}
-    return None if options.low_rank is None else {"kind": LowRank.kind, "energy": options.low_rank}
-
-
-def _one_number(kind: str, field: str) -> Callable[[argparse.Namespace], dict[str, Any] | None]:
-    """A step that one option of its own name says all about."""
-
-    def make(options: argparse.Namespace) -> dict[str, Any] | None:
-        value = getattr(options, kind)
-        return None if value is None else {"kind": kind, field: value}
-
-    return make
-
-
-def _precision(options: argparse.Namespace) -> dict[str, Any] | None:
-    if options.precision is None:
-        return None
-    step = {
-        "kind": Precision.kind,
-        "format": options.precision,
-        "ranges": options.ranges,
-        "variant": options.variant,
-        "samples": options.calibration,
-        "keep": options.keep,
-        "drop": options.drop,
-        "bits": options.bits,
-    }
-    return {name: value for name, value in step.items() if value is not None}
-
-
 def _calibration(options: argparse.Namespace, model: Model, recipe: Recipe) -> SampleSet | None:
     if options.samples is not None:
         return lwcore.load_samples(options.samples, model)
-    if model.card.calibration is None and any(_needs_samples(step) for step in recipe.steps):
+    if model.card.calibration is None and any(slimming.needs_samples(step) for step in recipe.steps):
         raise SampleError(
             "Expected --samples SET to calibrate on, found none; leave it out only with --no-compensate "
             "and without int8-static."
         )
     return None
-
-
-def _needs_samples(step: object) -> bool:
-    if isinstance(step, Channels):
-        return step.compensate != "none" or step.budget is not None
-    if isinstance(step, Blocks):
-        return bool(step.amount) and not step.names
-    return isinstance(step, Heads | Vocabulary) or (isinstance(step, Precision) and step.format == "int8-static")
 
 
 def _out_path(text: str) -> Path:
@@ -339,8 +252,9 @@ def _parser() -> argparse.ArgumentParser:
     _command(commands, "samples", "list the built-in sample sets")
     _command(commands, "profile", "parameters and MACs, layer by layer", model=True)
     _command(commands, "groups", "channels and blocks that can be removed", model=True)
-    _slim_options(_command(commands, "slim", "make a model smaller and write it as ONNX", model=True))
-    command.add_options(_command(commands, "search", "find a recipe that keeps a target", model=True), SAMPLES_HELP)
+    slim = _command(commands, "slim", "make a model smaller and write it as ONNX", model=True)
+    slimming.add_options(slim, SAMPLES_HELP)
+    searching.add_options(_command(commands, "search", "find a recipe that keeps a target", model=True), SAMPLES_HELP)
     evaluate = _command(commands, "evaluate", "measure a model on samples", model=True)
     evaluate.add_argument("--samples", required=True, metavar="SET", help=SAMPLES_HELP)
     evaluate.add_argument("--against", metavar="MODEL", help="the original, for agreement and the paired test")
@@ -356,42 +270,6 @@ def _command(commands: Any, name: str, text: str, model: bool = False) -> argpar
         made.add_argument("--architecture", metavar="NAME", help="what a file of weights belongs to, timm:resnet18 say")
         made.add_argument("--card", metavar="FILE", help="model card (JSON): the input's preprocessing, the classes")
     return made
-
-
-def _slim_options(made: argparse.ArgumentParser) -> None:
-    add = made.add_argument
-    add("--recipe", metavar="FILE", help="a recipe as JSON; instead of the options below")
-    add("--channels", type=float, metavar="SHARE", help="share of the channels of every group to remove, 0–0.95")
-    add_budget = made.add_mutually_exclusive_group().add_argument
-    add_budget("--budget-macs", type=float, metavar="SHARE", help="keep this share of the MACs, shared by sensitivity")
-    add_budget("--budget-params", type=float, metavar="SHARE", help="keep this share of the parameters")
-    add_budget("--budget-bytes", type=float, metavar="SHARE", help="keep this share of the weights' bytes")
-    add_budget("--budget-latency", type=float, metavar="SHARE", help="keep this share of the time, measured here")
-    add("--criterion", help="which channels go first (default: gram; l2 without compensation)")
-    add("--compensate", choices=("sequential", "one-shot", "none"), help="re-fit what is left (default: sequential)")
-    add("--no-compensate", action="store_true", help="the same as --compensate none")
-    add("--align", type=int, metavar="N", help="keep whole blocks of N channels (default: 8; 1 removes single ones)")
-    add("--blocks", type=float, metavar="SHARE", help="share of the residual blocks to drop whole, 0–0.95")
-    add("--drop-block", action="append", metavar="NAME", help="drop this residual block (`groups` lists them); repeat")
-    add("--heads", type=float, metavar="SHARE", help="share of the attention heads to drop whole, 0–0.95")
-    add("--vocabulary", type=int, metavar="N", help="keep tokens that occur N times or more in the calibration texts")
-    add_rank = made.add_mutually_exclusive_group().add_argument
-    add_rank(
-        "--low-rank", type=float, metavar="ENERGY", help="split layers in two that keep this share of the variance"
-    )
-    add_rank("--low-rank-macs", type=float, metavar="SHARE", help="split layers in two: keep this share of the MACs")
-    add("--connections", type=float, metavar="SHARE", help="share of the single weights to set to zero")
-    training.add_options(made)
-    add("--precision", choices=get_args(Format), help="fewer bits a number")
-    add("--ranges", choices=get_args(Ranges), help="int8-static: how activation ranges are read")
-    add("--variant", choices=get_args(Variant), help="int8-static: integer types")
-    add("--keep", nargs="+", metavar="NAME", help="int8-static: operators that stay in float32")
-    add("--drop", type=float, metavar="POINTS", help="int8-static: lose at most this; few operators stay float32")
-    add("--bits", type=int, metavar="N", help="palette: 2^N values a layer, 1–8")
-    add("--calibration", type=int, metavar="N", help="int8-static: calibration samples used, 1–2000")
-    add("--seed", type=int, default=0)
-    add("--samples", metavar="SET", help=f"calibration samples, labels unused: {SAMPLES_HELP}")
-    add("--out", required=True, metavar="FILE.onnx", help="where to write the model; its card goes beside it")
 
 
 def _threads(text: str) -> int:

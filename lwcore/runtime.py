@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 Feed = dict[str, np.ndarray]  # a batch: the name of an input → its values, samples along the first axis
+SHARED_MB = 128  # of a file whose session is kept for the next who asks for it
 BATCH = 64  # large enough to amortise a call, small enough that activations stay in the cache of a small machine
 
 
@@ -59,6 +61,21 @@ def session(
         raise ModelError(
             f"Expected a model that onnxruntime can run; it refused this one: {_first_line(error)}"
         ) from None
+
+
+def shared_session(data: bytes, threads: int | None = None) -> onnxruntime.InferenceSession:
+    """A session of these bytes, kept for the next who asks: a file that is judged, checked and measured is read once.
+
+    Raises:
+        ModelError: onnxruntime refuses the graph.
+    """
+    threads = threads or SETTINGS.threads
+    return _shared(data, threads) if len(data) <= SHARED_MB << 20 else session(data, threads)
+
+
+@lru_cache(maxsize=2)
+def _shared(data: bytes, threads: int) -> onnxruntime.InferenceSession:
+    return session(data, threads)
 
 
 def run(

@@ -171,17 +171,21 @@ class Store:
         with np.load(io.BytesIO(body), allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
 
+    def has_arrays(self, key: str) -> bool:
+        """Whether arrays of that fingerprint are stored."""
+        return self._has("arrays", key)
+
     def put_result(self, key: str, result: dict[str, Any]) -> None:
         """Keep a JSON result under a fingerprint."""
         self._write("results", key, json.dumps(result).encode())
 
     def get_result(self, key: str) -> dict[str, Any] | None:
-        """The JSON result of that fingerprint, or None; also None when a model or sample set it names is gone."""
+        """The JSON result of that fingerprint, or None; also None when a file that it names is gone."""
         body = self._read("results", key)
         if body is None:
             return None
         result: dict[str, Any] = json.loads(body)
-        for name, has in (("model", self.has_model), ("samples", self.has_samples)):
+        for name, has in (("model", self.has_model), ("samples", self.has_samples), ("decoded", self.has_arrays)):
             if is_fingerprint(result.get(name)) and not has(result[name]):
                 return None
         return result

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from pages.ui import frame
-from pages.ui.start import gallery, hub, intake
+from pages.ui.start import gallery, hub, intake, safety
 from pages.ui.state import session
 from pages.ui.text import t
 
@@ -15,6 +15,7 @@ gallery.draw()
 with st.container(border=True, key="bring"):
     st.subheader(t("upload.title"), anchor=False)
     intake.draw_model()
+    safety.draw()
 hub.draw()
 if session().model:
     with st.container(border=True, key="samples"):

@@ -18,10 +18,10 @@ PATIENCE = 90  # seconds for processes to come up on a busy machine
 
 
 class Cluster:
-    """A scheduler and so many workers of one thread; `address` is for `LWCORE_CLUSTER`."""
+    """A scheduler and workers of one thread that import lwcore from `code`; `address` is for `LWCORE_CLUSTER`."""
 
-    def __init__(self, folder: Path, workers: int) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, workers: int, code: Path = ROOT) -> None:
+        self._folder, self._code = folder, code
         file = folder / "scheduler.json"
         self.scheduler = self._start("scheduler", "--port", "0", "--scheduler-file", str(file))
         self.address = until(lambda: json.loads(file.read_text())["address"])
@@ -33,7 +33,7 @@ class Cluster:
         return subprocess.Popen(
             [sys.executable, "-m", "dask", *arguments, "--host", "127.0.0.1", "--no-dashboard"],
             cwd=self._folder,
-            env={**os.environ, **threads, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, **threads, "PYTHONPATH": str(self._code)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

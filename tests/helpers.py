@@ -1,20 +1,24 @@
-"""Small things many tests need: models without training, sample sets, and the masked twin of a cut."""
+"""Small things many tests need: models without training, sample sets, and the law of every cut with its masked twin."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 
-from lwcore.analysis.coupling import Coupling
+from lwcore.analysis.cost import cost
+from lwcore.analysis.coupling import Coupling, couple
 from lwcore.analysis.labels import Consumer
 from lwcore.analysis.stored import stored
 from lwcore.graph import Graph, with_attributes
 from lwcore.model import Card, InputSpec, Model
+from lwcore.runtime import session
 from lwcore.samples import SampleSet
-from lwcore.slimming.rewrite import Keep
+from lwcore.slimming.budget.pricing import price
+from lwcore.slimming.rewrite import Keep, cut
 from lwcore.sources.normalise import normalise
 
 LIGHT = sorted((Path(onnx.__file__).parent / "backend/test/data/light").glob("*.onnx"))
@@ -113,3 +117,28 @@ def _on_kept(graph: Graph, coupling: Coupling, keep: Keep, index: int, node: onn
             after.insert(0, onnx.helper.make_node("Concat", [here, f"{here}.zero"], [f"{here}.filled"], axis=axis))
             inner.output[position] = here
     return [*before, inner, *after]
+
+
+def assert_law(model: Model, share: float = 0.5, tolerance: float = 1e-4) -> Coupling:
+    """The model cut at random equals its masked twin, and costs what pricing says; gives the coupling back."""
+    coupling = couple(model)
+    rng = np.random.default_rng(3)
+    keep = np.ones(coupling.units, dtype=bool)
+    counts = {g.name: int(g.channels * share) for g in coupling.groups}
+    for group in coupling.groups:
+        keep[rng.permutation(group.units)[: counts[group.name]]] = False
+    assert not keep.all(), "nothing is cut"
+    graph = Graph.of(model)
+    slim = replace(model, data=cut(graph, coupling, keep).serialize())
+    onnx.checker.check_model(onnx.load_model_from_string(slim.data))
+    planned, real = price(model, counts), cost(slim)
+    assert (planned.params, planned.macs) == (real.params, real.macs)
+    rng = np.random.default_rng(1)
+    feeds = {n: rng.standard_normal(graph.shape(n)).astype(np.float32) for n in graph.inputs}
+    expected = session(masked(graph, coupling, keep).serialize()).run(None, feeds)
+    found = session(slim.data).run(None, feeds)
+    dense = session(model.data).run(None, feeds)
+    assert any(np.abs(a - b).max() > 1e-3 for a, b in zip(dense, expected, strict=True)), "the mask changes nothing"
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * float(np.abs(b).max()))
+    return coupling

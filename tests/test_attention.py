@@ -14,7 +14,7 @@ from lwcore.graph import Graph, attributes
 from lwcore.model import Model
 from lwcore.slimming.rewrite import cut, keep_any
 from lwcore.sources.normalise import normalise
-from tests.test_producers import assert_law
+from tests.helpers import assert_law
 
 Node = onnx.NodeProto
 TOKENS, WIDTH, HEADS = 6, 12, 3

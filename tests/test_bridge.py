@@ -18,7 +18,7 @@ from lwcore.graph import Graph
 from lwcore.model import Model
 from lwcore.sources import builtin, load
 from lwcore.sources.normalise import normalise
-from tests.test_bridge_operators import assert_same, f, i, s8
+from tests.operators.case import assert_same, f, i, s8
 
 
 def graph_model(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 
@@ -12,6 +13,7 @@ import lwcore
 from lwcore.errors import SearchError
 from lwcore.searching.executors import CLUSTER, open_pool
 from lwcore.searching.journal import Journal
+from lwcore.settings import ROOT
 from tests.dask_cluster import Cluster, until
 
 pytest.importorskip("distributed")
@@ -71,6 +73,25 @@ def test_a_worker_that_is_killed_in_the_middle_loses_nothing(cluster, tmp_path, 
     local = _found()
     assert _numbers(local.trials) == _numbers(found.trials)
     assert local.slimmed.model.data == found.slimmed.model.data
+
+
+@pytest.mark.slow
+def test_workers_with_other_code_are_refused(tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "lwcore", tmp_path / "lwcore", ignore=shutil.ignore_patterns("__pycache__"))
+    with (tmp_path / "lwcore/units.py").open("a", encoding="utf-8") as file:
+        file.write("# one line more under the same version number\n")
+    made = Cluster(tmp_path, workers=1, code=tmp_path)
+    monkeypatch.setenv(CLUSTER, made.address)
+
+    def refused():
+        with pytest.raises(SearchError) as caught:
+            open_pool()
+        return "found other code at 1 of 1 workers" in str(caught.value)
+
+    try:
+        until(refused)
+    finally:
+        made.close()
 
 
 def test_a_cluster_that_does_not_answer_is_a_sentence(monkeypatch):

@@ -68,7 +68,10 @@ def test_fewer_vectors_than_inputs_give_the_weight_that_fits_them() -> None:
 
 def test_targets_that_a_relu_cuts_off_need_not_be_met() -> None:
     batch = Batch(np.zeros((1, 1, 3), np.float32), np.array([[[-5.0, 2.0, -1.0]]], np.float32), low=np.float32(0))
-    assert batch.passing(np.array([[[-9.0, -3.0, 4.0]]])).tolist() == [[[-9.0, 2.0, 0.0]]]
+    window = batch.window()
+    assert window is not None
+    assert np.clip(np.array([[[-9.0, -3.0, 4.0]]]), *window).tolist() == [[[-9.0, 2.0, 0.0]]]
+    assert Batch(batch.x, batch.y).window() is None
 
 
 def test_elimination_drops_a_copy_first_and_what_nobody_reads_before_it() -> None:

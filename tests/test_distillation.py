@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -198,16 +199,20 @@ def test_views_are_the_same_again_and_other_samples_are_left_alone() -> None:
     assert views.count(numbers) == 1
 
 
-def test_the_teacher_is_asked_once_a_view(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many rounds there are."""
-    monkeypatch.setattr(views, "VIEWS", 2)
-    course = Course(tiny_samples(), tiny_model(), tiny_model(), 0)
-    calls: list[int] = []
+def test_the_teacher_is_asked_about_every_sample_of_a_view_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When it is wanted; small pictures have as many views as there are shifts kept, and then they come again."""
+    course, counts = Course(tiny_samples(), tiny_model(), tiny_model(), 0), list[int]()
     ask = course.ask
-    monkeypatch.setattr(course, "ask", lambda samples: calls.append(len(samples)) or ask(samples))
-    for epoch in range(6):
-        assert len(course.said(epoch, np.arange(5))[0]) == 5
-    assert calls.count(len(course.train)) == 2
+    monkeypatch.setattr(course, "ask", lambda samples: counts.append(len(samples)) or ask(samples))
+    course.flips  # noqa: B018 - it asks about mirrored pictures
+    counts.clear()
+    wanted = ask(course.view(0))[0]
+    for index in (np.array([3, 1, 8]), np.array([8, 2]), np.array([1, 2, 3])):
+        np.testing.assert_allclose(course.said(0, index)[0], wanted[index], atol=1e-5)
+    assert counts == [3, 1]
+    for epoch in range(3 * views.VIEWS):
+        course.said(epoch, np.arange(len(course.train)))
+    assert sum(counts) == views.VIEWS * len(course.train)
 
 
 def test_a_file_that_fixes_its_batch_is_trained_in_that_batch() -> None:
@@ -289,6 +294,13 @@ def test_a_transformer_that_lost_heads_and_words_learns_from_the_whole_one() -> 
     assert slim.model.files != model.files
 
 
+def test_something_is_learnt_however_little_time_there_is() -> None:
+    """What is made ready first is not taken off the minutes, and a slow machine takes a step all the same."""
+    model, samples, hours = tiny_model(norm=True), tiny_samples(64), itertools.count(0.0, 3600.0)
+    taught = teach(model, Distill(minutes=0.1), samples, model, seconds=lambda: next(hours))
+    assert taught.student.curve[-1].steps == 1
+
+
 # -- int8 ----------------------------------------------------------------------------------------------------------
 
 
@@ -307,6 +319,25 @@ def test_a_student_that_rounds_answers_as_the_int8_file_does() -> None:
     file = Quantizer(model=model, ranges=activation_ranges(model, samples, "minmax"), variant=told.variant).data()
     int8, exact = (logits(runtime.session(data), model, samples) for data in (file, model.data))
     assert np.abs(found - int8).mean() < 0.5 * np.abs(exact - int8).mean()
+
+
+def test_training_for_int8_learns_in_floats_first_and_is_judged_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every look scores what the written file would answer; from a share of the training on it learns rounded."""
+    made: list[Rounding] = []
+    monkeypatch.setattr(Rounding, "put_on", _counted(made, Rounding.put_on))
+    model, samples = tiny_model(norm=True), tiny_samples(64)
+    teach(model, Distill(steps=8, int8=True), samples, model)
+    assert training.ROUNDS_FROM == 0.6
+    # The start and the looks at 2, 4 and 6 of 8 steps are judged on rounded twins; at 6 the student itself begins.
+    assert len(made) == 5
+
+
+def _counted(made: list[Rounding], put_on: Callable[[Rounding, Student], None]) -> Callable[[Rounding, Student], None]:
+    def counting(self: Rounding, student: Student) -> None:
+        made.append(self)
+        put_on(self, student)
+
+    return counting
 
 
 def test_training_for_int8_ends_in_the_form_that_int8_starts_from() -> None:

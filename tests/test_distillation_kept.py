@@ -16,6 +16,7 @@ from lwcore.model import Card
 from lwcore.progress import silent
 from lwcore.recipe import Channels, Distill, Precision, Recipe
 from lwcore.settings import Settings
+from lwcore.slimming.command import read_recipe
 from lwcore.slimming.distillation import kept, training
 from lwcore.slimming.distillation.lessons import Lessons, Point, Taught, Trained
 from lwcore.store import Store
@@ -131,7 +132,7 @@ def test_the_command_line_says_a_training() -> None:
     """Between what is removed and what is rounded; what is not said keeps its default."""
 
     def read(line: str) -> Recipe:
-        return cli._recipe(cli._parser().parse_args(["slim", "m", *line.split(), "--out", "o.onnx"]))
+        return read_recipe(cli._parser().parse_args(["slim", "m", *line.split(), "--out", "o.onnx"]))
 
     recipe = read("--channels 0.3 --precision int8-static --distill 5 --teacher t --train-on s --int8-aware")
     assert recipe.steps[1] == Distill(minutes=5.0, teacher="t", samples="s", int8=True)

@@ -10,13 +10,13 @@ import pytest
 import lwcore
 from lwcore import Budget, Channels, Evaluation, LowRank, Precision, Recipe
 from lwcore.answers import outputs, per_run
-from lwcore.domains import domain
-from lwcore.domains.generic import random_inputs
+from lwcore.domains import domain, load_samples
 from lwcore.errors import SampleError
 from lwcore.graph import Graph
 from lwcore.model import Model
 from lwcore.runtime import session
-from lwcore.samples import SampleSet, load_samples
+from lwcore.samples import SampleSet
+from lwcore.samples.numbers import random_inputs
 from lwcore.scenarios import quality
 from lwcore.similarity import likeness, relative_error
 from tests.generic import FILES, network

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -69,6 +70,18 @@ def test_the_server_is_configured_as_the_design_says() -> None:
     assert config["client"]["showErrorDetails"] == "none"
     assert config["browser"]["gatherUsageStats"] is False
     assert "middleware=guard.middleware(SETTINGS.hosts)" in (ROOT / "app.py").read_text(encoding="utf-8")
+
+
+def test_every_threat_names_tests_that_exist() -> None:
+    """The table in the handbook is one for readers, and stays true."""
+    text = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8").split("### Each threat")[1]
+    rows = [line for line in text.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) >= 14
+    for row in rows:
+        named = re.findall(r"`([\w/]+\.py)::(\w+)`", row)
+        assert named, row
+        for file, test in named:
+            assert f"def {test}(" in (ROOT / "tests" / file).read_text(encoding="utf-8"), f"{file}::{test}"
 
 
 def test_no_page_lets_a_text_become_html() -> None:

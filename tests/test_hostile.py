@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,15 @@ def test_every_hostile_model_is_refused_in_words(name: str) -> None:
     assert time.process_time() - began < 10
     assert len(str(caught.value)) < 700
     assert str(caught.value).rstrip().endswith((".", ").", '"))'))
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_no_link_is_followed_to_data_outside(link: Callable[[str, str], None]) -> None:
+    """Weights "beside" the model, which are a link to something else (onnxruntime once followed a hard link)."""
+    Path("secret").write_bytes(bytes(48))
+    link("secret", "weights.bin")
+    with pytest.raises(ModelError, match="points to another file"):
+        read_upload(MODELS["external-beside.onnx"](), "model.onnx")
 
 
 @pytest.mark.parametrize("name", NAMED)

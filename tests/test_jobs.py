@@ -68,6 +68,10 @@ def test_the_warm_parent_has_no_threads_but_its_own_to_copy(jobs):
     assert finish(jobs, "test.echo", value="threads").result["threads"] == 1
 
 
+def test_a_job_gives_way_to_the_server(jobs):
+    assert finish(jobs, "test.echo", value="nice").result["nice"] > os.nice(0)
+
+
 def test_a_finished_answer_is_given_again_from_the_store(jobs):
     first = finish(jobs, "test.echo", value="again")
     assert finish(jobs, "test.echo", value="again").result == first.result
@@ -86,6 +90,17 @@ def test_equal_work_that_runs_is_shared_and_ends_only_when_nobody_waits(jobs):
     jobs.cancel(ids[1])
     until(lambda: not any(alive(pid) for pid in pids))
     assert jobs.status(ids[1]).state == "cancelled"
+
+
+def test_thirty_who_ask_the_same_cost_one(jobs):
+    before = jobs.tally()
+    ids = [jobs.submit("test.echo", {"value": "slider"}, owner=f"student {i}") for i in range(30)]
+    assert {jobs.wait(i, PATIENCE).result["pid"] for i in ids} == {jobs.status(ids[0]).result["pid"]}
+    ids += [jobs.submit("test.echo", {"value": "slider"}, owner=f"late {i}") for i in range(30)]
+    assert len({jobs.wait(i, PATIENCE).result["pid"] for i in ids}) == 1
+    cost = {name: count - before[name] for name, count in jobs.tally().items()}
+    assert (cost["asked"], cost["run"], cost["known"] + cost["shared"]) == (60, 1, 59)
+    assert jobs.waited_for() == 0
 
 
 def test_first_come_first_served_with_positions(jobs):

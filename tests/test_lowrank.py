@@ -15,13 +15,14 @@ from lwcore.analysis.coupling import couple
 from lwcore.errors import SlimError
 from lwcore.graph import Graph
 from lwcore.model import Model
+from lwcore.progress import silent
 from lwcore.runtime import session
 from lwcore.samples import SampleSet
 from lwcore.slimming.lowrank.factors import factorise, forms, kept, ranks, shares, split
-from lwcore.slimming.lowrank.spectra import Spectra, measure_spectra
+from lwcore.slimming.lowrank.spectra import Spectra, measure_spectra, statistics
 from lwcore.slimming.refit.linear import linear_layers
 from lwcore.slimming.weights import Weights
-from tests.tiny import tiny_model
+from tests.tiny import finish, tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +103,11 @@ def test_vectors_times_the_matrix_are_the_result(case: str) -> None:
     graph, x = _one(case)
     (layer,) = linear_layers(graph)
     matrix = layer.matrix(Weights(graph).read("w"))
-    np.testing.assert_allclose(matrix @ layer.vectors(x, 3), layer.targets(_answer(graph, x), 3), rtol=1e-4, atol=1e-4)
+    result = _answer(graph, x)
+    for step in (3, max(3, layer.positions - 1)):  # many positions of a picture, and few of them: two ways to pick
+        start = min(1, layer.positions - 1)
+        taken, given = layer.vectors(x, step, start), layer.targets(result, step, start)
+        np.testing.assert_allclose(matrix @ taken, given, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(layer.stored(matrix), Weights(graph).read("w"))
 
 
@@ -252,3 +257,26 @@ def test_half_the_macs_cost_less_than_a_point(small: Model) -> None:
     report = lwcore.evaluate(slim.model, lwcore.load_samples("fashion-test", small), against=small, latency=False)
     assert report.difference is not None
     assert report.difference > -0.01
+
+
+def test_a_few_pictures_do_not_seem_to_need_only_a_few_directions() -> None:
+    rng, graph = np.random.default_rng(0), Graph.view(_wide())
+    (layer,) = (layer for layer in linear_layers(graph) if layer.node.name == "one")
+    for batches, least in ((4, 0.1), (400, 0.5)):
+        inputs = [{"x": rng.standard_normal((4, 1, 8, 8)).astype(np.float32)} for _ in range(batches)]
+        plain = np.cov(np.concatenate([batch["x"].reshape(4, 64) for batch in inputs]), rowvar=False, bias=True)
+        found = statistics(graph, inputs, silent)[layer.result].read
+        assert found is not None
+        assert np.trace(found) == pytest.approx(np.trace(plain), rel=1e-3)
+        assert np.linalg.eigvalsh(found).min() > max(least, np.linalg.eigvalsh(plain).min())
+
+
+def _wide() -> Model:
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["q"], name="flat"),
+        helper.make_node("MatMul", ["q", "f"], ["h"], name="one"),
+        helper.make_node("Relu", ["h"], ["r"], name="relu"),
+        helper.make_node("MatMul", ["r", "g"], ["y"], name="two"),
+    ]
+    return finish(nodes, {"f": rng.standard_normal((64, 64)), "g": rng.standard_normal((64, 3))})

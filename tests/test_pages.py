@@ -44,6 +44,9 @@ class InstantJobs:
     def cancel(self, job: str, owner: str = "") -> None:
         return None
 
+    def waited_for(self) -> int:
+        return 0
+
     def measure(self, model: str, recipe: dict, samples: str) -> dict:
         read = Recipe.from_json(recipe)
         plan = service.plan(model, read)
@@ -169,10 +172,9 @@ def test_every_page_draws_without_a_model(jobs: InstantJobs, page: str) -> None:
 
 
 def test_a_slider_move_is_measured_by_itself(jobs: InstantJobs) -> None:
-    """On a quick model the numbers come without a button, and the cost line shows before → after."""
+    """On a quick model the numbers come without a button; what is known already is shown by the same run."""
     app = at(opened(), "slim")
     app.slider(key="channels-amount").set_value(30).run()
-    app.run()
     assert not app.exception
     recipes = [arguments["recipe"] for task, arguments in jobs.asked if task == "measure"]
     assert recipes[-1]["steps"][0]["amount"] == 0.3
@@ -183,7 +185,8 @@ def test_a_slider_move_is_measured_by_itself(jobs: InstantJobs) -> None:
 def test_a_budget_asks_for_sensitivity_first(jobs: InstantJobs) -> None:
     """A budget of MACs is shared out by measured sensitivity, once a model."""
     app = at(opened(), "slim")
-    app.selectbox(key="channels-goal").set_value("macs").run()
+    app.session_state["channels-advanced"] = True
+    app.run().selectbox(key="channels-goal").set_value("macs").run()
     app.slider(key="channels-amount").set_value(50).run()
     app.run()
     assert not app.exception
@@ -269,7 +272,8 @@ def test_a_recipe_in_another_order_is_shown_and_can_be_put_right(jobs: InstantJo
     app.run()
     assert not app.exception
     assert Recipe.from_json({"steps": _steps(jobs)}) == odd
-    app.button(key="down-precision").click().run()
+    app.session_state["order"] = True
+    app.run().button(key="down-precision").click().run()
     app.run()
     assert [s["kind"] for s in _steps(jobs)] == ["channels", "precision", "channels"]
 

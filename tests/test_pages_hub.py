@@ -20,7 +20,23 @@ class HubJobs(InstantJobs):
     def load(self, ref: str) -> dict:
         return self._brought(tiny_model())
 
-    def ingest_weights(self, upload: str, name: str, architecture: str) -> dict:
+    def decode(self, upload: str) -> dict:
+        return {"decoded": upload, "encoder": False}
+
+    def protections(self, server: str) -> dict:
+        return {
+            "memory_mb": 2048,
+            "file_mb": None,
+            "files": 256,
+            "processor_seconds": 120,
+            "network": False,
+            "programs": True,
+            "signals": True,
+            "rights": True,
+            "user": False,
+        }
+
+    def build(self, decoded: str, name: str, architecture: str) -> dict:
         model = tiny_model()
         return self._brought(Model(data=model.data, card=model.card, notes=(f"{name} as {architecture}",)))
 
@@ -78,9 +94,25 @@ def test_weights_are_asked_for_their_architecture(jobs: HubJobs, language: str) 
     assert not app.exception
     task, arguments = jobs.asked[-1]
     assert (task, arguments["architecture"], arguments["name"]) == (
-        "ingest_weights",
+        "build",
         "torchvision:resnet18",
         "mine.bin",
     )
     assert app.session_state["slimlab"].draft
     assert app.session_state["slimlab"].weights is None
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_what_protects_the_server_is_told_as_a_worker_found_it(jobs: HubJobs, language: str) -> None:
+    """What holds has a tick and its number, what does not has a warning; nothing is asked before the fold is opened."""
+    app = opened(language, model="")
+    assert not jobs.asked
+    app.session_state["safety"] = True
+    app.run()
+    app.run()
+    assert not app.exception
+    assert [task for task, _ in jobs.asked] == ["protections"]
+    told = next(m.value for m in app.markdown if ":material/shield" not in m.value and "2,048 MB" in m.value)
+    lines = told.split("  \n")
+    assert [":material/warning:" in line for line in lines] == [line in (2, 4, 8) for line in range(9)]
+    assert any("20,000" in caption.value for caption in app.caption)

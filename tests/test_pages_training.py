@@ -98,6 +98,8 @@ def test_a_recipe_that_trains_is_told_in_words(jobs: TrainingJobs, store: Store)
     """By minutes, by steps, and without a teacher."""
     steps = (Distill(minutes=2.5), Distill(steps=1000), Distill(labels=1.0))
     app = at(opened(recipe=links.to_link(Recipe(steps=steps))), "slim")
+    app.session_state["order"] = True  # the list is drawn once it is opened
+    app.run()
     assert not app.exception
     told = [text.value for text in app.text]
     assert {"taught 2.5 min", "taught 1,000 steps", "fine-tuned 2 min"} <= set(told)

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lwcore.domains import load_samples
 from lwcore.errors import SampleError
 from lwcore.model import Card, InputSpec
-from lwcore.samples import archive, load_samples, pictures
+from lwcore.samples import archive, pictures
 from lwcore.samples.archive import read_folder, read_zip
 from lwcore.samples.builtin import SETS, load_set
 from lwcore.samples.pictures import read_picture

@@ -13,7 +13,7 @@ import lwcore
 from lwcore import Budget, Channels, LowRank, Precision, Recipe
 from lwcore.analysis.coupling import couple
 from lwcore.answers import example, feed, logits
-from lwcore.domains import domain
+from lwcore.domains import domain, load_samples
 from lwcore.errors import EvaluationError, ModelError, SampleError
 from lwcore.evaluation.inputs import what_if
 from lwcore.graph import Graph
@@ -21,7 +21,7 @@ from lwcore.model import Card, ClipSpec, Model
 from lwcore.resizing import refitted, resized
 from lwcore.resizing import settings as input_settings
 from lwcore.runtime import run, session
-from lwcore.samples import SampleSet, clips, load_samples
+from lwcore.samples import SampleSet, clips
 from lwcore.samples.clips import read_clip, spread
 from lwcore.samples.motion import CLASSES, make_clips
 from lwcore.settings import SETTINGS, Settings

@@ -22,6 +22,7 @@ from torch import nn
 from lwcore.errors import ModelError
 from lwcore.model import Card
 from lwcore.sources import state
+from lwcore.sources.export import to_onnx
 from lwcore.sources.families import Architecture
 from lwcore.sources.state import Difference, fit, load_state
 from lwcore.sources.weights import is_weights, read_weights
@@ -216,7 +217,9 @@ def test_a_checkpoint_whose_member_ends_too_soon_is_refused() -> None:
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> str:
     """An architecture of a few tensors, under a name of its own."""
-    structure = Architecture(build=network, shape=(3, 8, 8), card=Card(classes=tuple("abcdef")))
+    structure = Architecture(
+        build=network, export=lambda made: to_onnx(made, (3, 8, 8)), card=Card(classes=tuple("abcdef"))
+    )
     monkeypatch.setattr(state, "find_architecture", lambda ref: structure)
     return "timm:tiny"
 
@@ -278,5 +281,5 @@ def test_long_differences_are_cut_short() -> None:
 
 def test_an_unknown_architecture_says_what_is_known() -> None:
     """Before anything is built."""
-    with pytest.raises(ModelError, match=r"torchvision:NAME or timm:NAME"):
+    with pytest.raises(ModelError, match=r"torchvision:NAME, timm:NAME or transformers:NAME"):
         load_state(SEEDS[0], "x.pth", "keras:vgg16")

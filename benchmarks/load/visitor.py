@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +31,7 @@ class Visitor:
         port: of the server on this machine.
         page, query: where the link leads.
         elements: what is on the page, by its place.
+        settled: whether the page was drawn to its end since the last run of it began.
         errors: what went wrong, in words.
     """
 
@@ -39,10 +40,12 @@ class Visitor:
     query: str = ""
     elements: dict[Path, Element] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
+    settled: bool = False
     _widgets: dict[str, WidgetState] = field(default_factory=dict)
     _kept: dict[str, ForwardMsg] = field(default_factory=dict)
     _fresh: set[Path] = field(default_factory=set)
     _refreshes: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _begun: bool = False
     _finished: asyncio.Event = field(default_factory=asyncio.Event)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _socket: ClientConnection | None = None
@@ -99,6 +102,7 @@ class Visitor:
         """Have the page run again as it stands; returns the seconds until it has ended."""
         start = time.perf_counter()
         self._finished.clear()
+        self._begun = False  # the end of a run that is under way is not the end of this one
         await self._send()
         async with asyncio.timeout(PATIENCE):
             await self._finished.wait()
@@ -117,7 +121,7 @@ class Visitor:
         """The widget of that key; raises `LookupError` when it is not on the page."""
         for element in list(self.elements.values()):
             part = getattr(element, element.WhichOneof("type") or "empty")
-            if str(getattr(part, "id", "")).endswith(f"-{key}"):
+            if str(getattr(part, "id", "")).split("-", 2)[-1] == key:  # `$$ID-<hash>-<key>`
                 return part
         raise LookupError(f"no widget {key!r} on the page")
 
@@ -133,6 +137,11 @@ class Visitor:
             kind = element.WhichOneof("type")
             if kind in ("markdown", "text", "heading", "alert"):
                 yield str(getattr(element, kind).body)
+
+    def metrics(self) -> dict[str, str]:
+        """Label → figure of all metrics on the page."""
+        kinds = [element.metric for element in self.elements.values() if element.WhichOneof("type") == "metric"]
+        return {metric.label: metric.body for metric in kinds}
 
     # -- the protocol --------------------------------------------------------------------------------------------
 
@@ -170,6 +179,8 @@ class Visitor:
         if kind == "new_session":
             if not message.metadata.run.fragment_ids:
                 self._fresh.clear()
+                self._begun, self.settled = True, False
+                self._stop_refreshes(list(self._refreshes))
             self._page_hash = message.new_session.page_script_hash
         elif kind == "navigation":
             self._page_hash = message.navigation.page_script_hash
@@ -180,12 +191,16 @@ class Visitor:
             self.query = message.page_info_changed.query_string
         elif kind == "auto_rerun":
             self._refresh(message.auto_rerun.fragment_id, message.auto_rerun.interval)
+        elif kind == "stop_auto_rerun":
+            self._stop_refreshes(message.stop_auto_rerun.fragment_ids)
         elif kind == "script_finished":
             self._end(message.script_finished)
         self._changed.set()
 
     def _put(self, place: Path, delta: Any) -> None:
         self._fresh.add(place)
+        if delta.WhichOneof("type") == "add_block":
+            self.elements.pop(place, None)  # what stood where there is a container now
         if delta.WhichOneof("type") != "new_element":
             return
         self.elements[place] = delta.new_element
@@ -196,12 +211,19 @@ class Visitor:
         if status == ForwardMsg.FINISHED_WITH_COMPILE_ERROR:
             self.errors.append("the page does not compile")
         if status == ForwardMsg.FINISHED_SUCCESSFULLY:
+            self.settled = True
             self.elements = {place: element for place, element in self.elements.items() if place in self._fresh}
-            self._finished.set()
+            if self._begun:
+                self._finished.set()
 
     def _refresh(self, fragment: str, seconds: float) -> None:
         if fragment not in self._refreshes:
             self._refreshes[fragment] = asyncio.create_task(self._again(fragment, seconds))
+
+    def _stop_refreshes(self, fragments: Iterable[str]) -> None:
+        for fragment in fragments:
+            if fragment in self._refreshes:
+                self._refreshes.pop(fragment).cancel()
 
     async def _again(self, fragment: str, seconds: float) -> None:
         while True:

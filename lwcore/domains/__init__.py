@@ -1,4 +1,7 @@
-"""Kinds of data, found by the card's task: how samples are read, fed to a model, shown to people; one file a kind."""
+"""Kinds of data, found by the card's task: how samples are read, fed to a model, shown to people; one file a kind.
+
+`load_samples` stands here because it reads what any kind of model reads; `lwcore.samples` knows no kind.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from lwcore.errors import SampleError
 from lwcore.model import Card, Model
-from lwcore.progress import Progress
+from lwcore.progress import Progress, silent
 from lwcore.registry import Registry
 from lwcore.runtime import Feed
 from lwcore.samples import SampleSet
+from lwcore.samples.builtin import SETS, Target, as_model, load_set
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +51,34 @@ DOMAINS: Registry[Domain] = Registry("kind of data")
 def domain(of: Model | Card) -> Domain:
     """The kind of data that a model reads."""
     return DOMAINS[(of.card if isinstance(of, Model) else of).task]
+
+
+def load_samples(ref: str | Path, target: Target, limit: int | None = None) -> SampleSet:
+    """Load a sample set for a model.
+
+    Args:
+        ref: a built-in set (`fashion-test`, `fashion-calibration`, `photos`), or the path of a folder or zip with one
+            folder of pictures a class (labelled) or loose pictures (unlabelled), or of what else the model reads.
+        target: the model (or its card, or its input) that will read the samples.
+        limit: at most so many samples; all when None.
+
+    Raises:
+        SampleError: nothing of that name, or nothing in it that can be read.
+    """
+    path, model = Path(ref), as_model(target)
+    kind = domain(model)
+    if str(ref) in SETS:
+        samples = load_set(str(ref), model)
+    elif path.is_dir() and kind.read_folder:
+        samples = kind.read_folder(path, model)
+    elif path.is_file():
+        samples = kind.read(path.read_bytes(), model, path.stem, silent)
+    else:
+        raise SampleError(
+            f"Expected a sample set ({', '.join(n for n, s in SETS.items() if s.fits(kind.task))}), or the path of "
+            f"samples ({', '.join(kind.accepts)}); found {str(ref)!r}, which is none of them."
+        )
+    return samples if limit is None else samples.take(limit)
 
 
 def _register() -> None:

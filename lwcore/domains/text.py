@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+from onnx import helper
 
 from lwcore.domains import Domain
 from lwcore.errors import ModelError
@@ -31,11 +32,10 @@ def _feed(samples: SampleSet, model: Model, start: int, stop: int) -> Feed:
     tokens = encoded(model, samples, length_of(model))
     ids, mask = tokens["input_ids"][start:stop], tokens["attention_mask"][start:stop]
     found: Feed = {}
-    for name in Graph.view(model).inputs:
-        if "mask" in name:
-            found[name] = mask
-        else:
-            found[name] = np.zeros_like(ids) if "type" in name or "segment" in name else ids
+    graph = Graph.view(model)
+    for name in graph.inputs:
+        values = mask if "mask" in name else np.zeros_like(ids) if "type" in name or "segment" in name else ids
+        found[name] = values.astype(helper.tensor_dtype_to_np_dtype(graph.types[name]), copy=False)
     return found
 
 

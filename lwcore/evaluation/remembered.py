@@ -1,4 +1,4 @@
-"""The remembered answers of an original, so that comparing with it again costs no second run."""
+"""What is remembered of an original, so that comparing with it again costs no second run and no second packing."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from lwcore import runtime
 from lwcore.answers import outputs
 from lwcore.errors import EvaluationError
+from lwcore.evaluation.sizes import gzip_bytes
 from lwcore.model import Model
 from lwcore.samples import SampleSet
 
@@ -22,11 +23,13 @@ class Reference:
         model: fingerprint of the original.
         samples: fingerprint of the sample set.
         outputs: what `lwcore.answers.outputs` gives.
+        gzip_bytes: length of the original's file after gzip -6.
     """
 
     model: str
     samples: str
     outputs: tuple[np.ndarray, ...]
+    gzip_bytes: int
 
     @property
     def logits(self) -> np.ndarray:
@@ -40,7 +43,7 @@ class Reference:
     def to_bytes(self) -> bytes:
         """An `.npz` file without pickles; `from_bytes` reads it back."""
         buffer = io.BytesIO()
-        about = {"model": np.array(self.model), "samples": np.array(self.samples)}
+        about = {"model": np.array(self.model), "samples": np.array(self.samples), "gzip": np.array(self.gzip_bytes)}
         named = {f"output.{i}": array for i, array in enumerate(self.outputs)}
         np.savez(buffer, allow_pickle=False, **named, **about)
         return buffer.getvalue()
@@ -50,14 +53,16 @@ class Reference:
         """Read what `to_bytes` wrote; raises `EvaluationError` when the data is damaged."""
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                found = tuple(file[f"output.{i}"] for i in range(len(file.files) - 2))
-                return cls(model=str(file["model"]), samples=str(file["samples"]), outputs=found)
+                found = tuple(file[f"output.{i}"] for i in range(len(file.files) - 3))
+                about = {"model": str(file["model"]), "samples": str(file["samples"])}
+                return cls(**about, outputs=found, gzip_bytes=int(file["gzip"]))
         except Exception as error:  # zip, header and array parsers each raise their own kinds
             raise EvaluationError(f"Expected remembered answers of a model, found damaged data ({error}).") from None
 
 
 def reference(model: Model, samples: SampleSet, threads: int | None = None) -> Reference:
-    """Run an original once over a sample set and keep its answers."""
-    runner = runtime.session(model.data, threads)
+    """Run an original once over a sample set and keep its answers; pack its file once."""
+    runner = runtime.shared_session(model.data, threads)
     found = tuple(outputs(runner, model, samples))
-    return Reference(model=model.fingerprint, samples=samples.fingerprint, outputs=found)
+    packed = gzip_bytes(model.data)
+    return Reference(model=model.fingerprint, samples=samples.fingerprint, outputs=found, gzip_bytes=packed)

@@ -26,7 +26,9 @@ from lwcore.jobs.table import (
     Ticket,
     cause_of_death,
     limits_of,
+    lost_worker,
     status_of,
+    too_late,
     too_much_memory,
     unknown,
 )
@@ -65,6 +67,7 @@ class Jobs:
         self._to_kill: list[Run] = []
         self._parents: dict[str, WarmParent] = {}
         self._closing = False
+        self._tally = {"asked": 0, "known": 0, "shared": 0, "run": 0}
         self._thread: threading.Thread | None = None
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe()
@@ -100,11 +103,14 @@ class Jobs:
         known = self.store.get_result(key)
         with self._changed:
             run = self._by_key.get(key)
+            self._tally["asked"] += 1
+            self._tally["shared"] += run is not None
             if run is None:
                 known = known or self.store.get_result(key)  # a run that ended since the first look is in there by now
                 if known is None:
                     self._check_share(owner)
                 run = self._new_run(key, entry, json.loads(text), known)
+                self._tally["known"] += run.finished
             job_id = next((t for t in run.tickets if not run.finished and self._tickets[t].owner == owner), None)
             if job_id is None:
                 job_id = secrets.token_urlsafe(12)
@@ -122,6 +128,16 @@ class Jobs:
         """
         with self._changed:
             return self._status(job_id, owner)
+
+    def waited_for(self) -> int:
+        """How many answers people wait for now, whether they run or are queued."""
+        with self._changed:
+            return sum(len(run.tickets) for run in (*self._running.values(), *self._queue))
+
+    def tally(self) -> dict[str, int]:
+        """How often something was `asked`, was `known` or `shared` with a job that ran, and how many were `run`."""
+        with self._changed:
+            return dict(self._tally)
 
     def wait(self, job_id: str, timeout: float | None = None) -> JobStatus:
         """Sleep until a job has finished, or `timeout` seconds have passed; returns where it stands then."""
@@ -284,6 +300,7 @@ class Jobs:
             return
         run.state, run.parent, run.started = "running", parent, time.monotonic()
         self._running[run.name] = run
+        self._tally["run"] += 1
         self._selector.register(run.pipe, selectors.EVENT_READ, lambda: self._read(run))
 
     def _hear(self, parent: WarmParent) -> None:
@@ -302,9 +319,7 @@ class Jobs:
         self._selector.unregister(parent.socket)
         parent.close()
         del self._parents[parent.kind]
-        text = f"The {parent.kind} worker process ended unexpectedly. It will be started again with the next job."
-        if not parent.ready:
-            text = f"The {parent.kind} worker process could not be started; the server's log says why."
+        text = lost_worker(parent)
         lost = [run for run in self._running.values() if run.parent is parent]
         for run in lost + [run for run in self._queue if run.task.kind == parent.kind and not parent.ready]:
             self._fail(run, text)
@@ -357,11 +372,7 @@ class Jobs:
         with self._changed:
             for run in list(self._running.values()):
                 if now - run.started >= run.limits.seconds:
-                    self._fail(
-                        run,
-                        f"The job took longer than {run.limits.seconds} seconds and was stopped. Use fewer "
-                        "samples or a smaller model, or raise the limit in the server's settings.",
-                    )
+                    self._fail(run, too_late(run.limits))
 
     def _end_killed(self) -> None:
         """After a run's end, whatever its kind: close its pipe, end its processes, keep its result."""

@@ -106,7 +106,7 @@ def limits_of(task: Task, arguments: Mapping[str, Any], settings: Settings) -> L
     seconds += math.ceil(min(task.more(arguments), 120 * settings.training_minutes))
     memory = settings.torch_memory_mb if task.kind == "torch" else settings.job_memory_mb
     memory = settings.parse_memory_mb if task.untrusted else memory
-    return Limits(seconds=seconds, memory_mb=memory, network=task.network)
+    return Limits(seconds=seconds, memory_mb=memory, network=task.network, programs=not task.untrusted)
 
 
 def unknown(job_id: str) -> JobStatus:
@@ -139,6 +139,21 @@ def status_of(job_id: str, ticket: Ticket, position: int) -> JobStatus:
         cached=run.cached,
         seconds=seconds,
         remaining=remaining(run.progress, seconds) if run.state == "running" else None,
+    )
+
+
+def lost_worker(parent: WarmParent) -> str:
+    """What to tell people whose jobs' warm parent has ended."""
+    if not parent.ready:
+        return f"The {parent.kind} worker process could not be started; the server's log says why."
+    return f"The {parent.kind} worker process ended unexpectedly. It will be started again with the next job."
+
+
+def too_late(limits: Limits) -> str:
+    """What to tell a person whose job hit the time limit."""
+    return (
+        f"The job took longer than {limits.seconds} seconds and was stopped. Use fewer samples or a smaller model, or "
+        "raise the limit in the server's settings."
     )
 
 

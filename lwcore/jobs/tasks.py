@@ -122,14 +122,24 @@ def warm(kind: Kind) -> None:
 def ingest(store: Store, progress: Progress, *, upload: str, name: str, card: Mapping[str, Any] | None = None) -> Json:
     """Uploaded bytes → a normalised model in the store; `card` overrides what is guessed."""
     from lwcore.model import Card
+    from lwcore.sources.text.files import holds_graph
+    from lwcore.sources.text.packed import read_packed
     from lwcore.sources.upload import read_upload
 
     progress(0.1, "Reading the file")
-    size = None if card is None else Card.from_json(card).pictures.size
-    model = read_upload(store.upload(upload), name, size)
+    size, data = None if card is None else Card.from_json(card).pictures.size, store.upload(upload)
+    model = (read_packed if holds_graph(data) else read_upload)(data, name, size)
     if card is not None:
         model = dataclasses.replace(model, card=Card.from_json(card, model.card))
     return {"model": store.put_model(model), "card": model.card.to_json(), "notes": list(model.notes)}
+
+
+@task("protections", kind="onnx", untrusted=True)
+def protections(store: Store, progress: Progress, *, server: str) -> Json:
+    """What a process that reads uploads cannot do here, found by trying: `sandbox.Protections`; kept by `server`."""
+    from lwcore.jobs.sandbox import found
+
+    return found().to_json()
 
 
 @task("ingest_samples", kind="onnx", untrusted=True)
@@ -168,21 +178,31 @@ def load(store: Store, progress: Progress, *, ref: str) -> Json:
     return {"model": store.put_model(model), "card": model.card.to_json(), "notes": list(model.notes)}
 
 
-@task("ingest_weights", kind="torch")
-def ingest_weights(store: Store, progress: Progress, *, upload: str, name: str, architecture: str) -> Json:
-    """Uploaded weights and the architecture they belong to → a model in the store."""
-    from lwcore.sources.state import load_state
+@task("decode", kind="onnx", untrusted=True)
+def decode(store: Store, progress: Progress, *, upload: str) -> Json:
+    """An uploaded file of weights, or zip of a text encoder → what it says, in the store (`decoded`), to build from."""
+    from lwcore.sources import decoded, state
+    from lwcore.sources.text import files
 
-    model = load_state(store.upload(upload), name, architecture, progress)
-    return {"model": store.put_model(model), "card": model.card.to_json(), "notes": list(model.notes)}
+    progress(0.1, "Reading the weights")
+    data = store.upload(upload)
+    encoder = files.holds_encoder(data)
+    read = files.decode(files.members(data)) if encoder else state.read(data)
+    return {"decoded": decoded.put(store, upload, read), "encoder": encoder}
 
 
-@task("ingest_encoder", kind="torch")
-def ingest_encoder(store: Store, progress: Progress, *, upload: str, name: str) -> Json:
-    """An uploaded zip of a text encoder (configuration, safetensors, tokenizer) → a model in the store."""
-    from lwcore.sources.text.files import read_zip
+@task("build", kind="torch")
+def build(store: Store, progress: Progress, *, decoded: str, name: str, architecture: str = "") -> Json:
+    """What `decode` read → a model in the store; weights without a configuration need the architecture's name."""
+    from lwcore.sources import decoded as kept
+    from lwcore.sources import state
+    from lwcore.sources.text import files
 
-    model = read_zip(store.upload(upload), PurePath(name).stem[:80] or "model", progress)
+    read = kept.get(store, decoded)
+    if architecture:
+        model = state.build(read, name, architecture, progress)
+    else:
+        model = files.build(read, PurePath(name).stem[:80] or "model", progress)
     return {"model": store.put_model(model), "card": model.card.to_json(), "notes": list(model.notes)}
 
 

@@ -7,11 +7,10 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
-from lwcore.model import Card, InputSpec, Model
+from lwcore.model import Model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,20 +73,3 @@ class SampleSet:
     def unlabelled(self) -> SampleSet:
         """The same samples without labels and names."""
         return dataclasses.replace(self, labels=None, names=())
-
-
-def load_samples(ref: str | Path, target: Model | Card | InputSpec, limit: int | None = None) -> SampleSet:
-    """Load a sample set for a model.
-
-    Args:
-        ref: a built-in set (`fashion-test`, `fashion-calibration`, `photos`), or the path of a folder or zip with one
-            folder of pictures a class (labelled) or loose pictures (unlabelled).
-        target: the model (or its card, or its input) that will read the pictures.
-        limit: at most so many samples; all when None.
-
-    Raises:
-        SampleError: nothing of that name, or nothing in it that can be read.
-    """
-    from lwcore.samples import builtin  # builds on SampleSet, which stands here
-
-    return builtin.load(ref, target, limit)

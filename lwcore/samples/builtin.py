@@ -1,4 +1,4 @@
-"""The sample sets that ship with the product, and `load`, which also takes folders and zips."""
+"""The sample sets that ship with the product."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ import lzma
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
 from lwcore.errors import SampleError
 from lwcore.model import Card, ClipSpec, FreeSpec, InputSpec, Model, Spec
-from lwcore.progress import silent
 from lwcore.registry import Registry
 from lwcore.samples import SampleSet
 from lwcore.settings import ASSETS
@@ -69,26 +67,6 @@ def as_model(target: Target) -> Model:
     if isinstance(target, Model):
         return target
     return Model(data=b"", card=target if isinstance(target, Card) else Card(input=target))
-
-
-def load(ref: str | Path, target: Target, limit: int | None = None) -> SampleSet:
-    """A built-in set by name, or a folder or zip of pictures by path; at most `limit` samples. Raises `SampleError`."""
-    from lwcore.domains import domain  # builds on the sample sets here
-
-    path, model = Path(ref), as_model(target)
-    kind = domain(model)
-    if str(ref) in SETS:
-        samples = load_set(str(ref), model)
-    elif path.is_dir() and kind.read_folder:
-        samples = kind.read_folder(path, model)
-    elif path.is_file():
-        samples = kind.read(path.read_bytes(), model, path.stem, silent)
-    else:
-        raise SampleError(
-            f"Expected a sample set ({', '.join(n for n, s in SETS.items() if s.fits(kind.task))}), or the path of "
-            f"samples ({', '.join(kind.accepts)}); found {str(ref)!r}, which is none of them."
-        )
-    return samples if limit is None else samples.take(limit)
 
 
 def _loaded(name: str, loader: Callable[[Model], SampleSet], model: Model) -> SampleSet:
@@ -170,7 +148,7 @@ def _emails(name: str, title: str) -> Callable[[Model], SampleSet]:
 
 
 def _random(model: Model) -> SampleSet:
-    from lwcore.domains.generic import random_inputs
+    from lwcore.samples.numbers import random_inputs
 
     return random_inputs(model, RANDOM)
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from lwcore.errors import JobError, SearchError
+from lwcore.kept import code
 from lwcore.settings import ROOT, SETTINGS
 from lwcore.store import digest
 
@@ -40,27 +41,33 @@ class LocalProcesses(Executor):
         self.workers = workers
         self._queue: queue.SimpleQueue[tuple[Future[Any], str] | None] = queue.SimpleQueue()
         self._processes: set[subprocess.Popen[str]] = set()
-        self._ending = False
+        self._lock = threading.Lock()  # of what follows, and of starting processes
+        self._closed = self._given_up = False
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(workers)]
         for thread in self._threads:
             thread.start()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Ask for a call; raises `RuntimeError` after `shutdown`."""
-        if self._ending or kwargs:
-            raise RuntimeError("expected positional arguments and an executor that is not shut down")
         future: Future[Any] = Future()
-        self._queue.put((future, json.dumps({"call": f"{fn.__module__}:{fn.__qualname__}", "arguments": args})))
+        line = json.dumps({"call": f"{fn.__module__}:{fn.__qualname__}", "arguments": args})
+        with self._lock:
+            if self._closed or kwargs:
+                raise RuntimeError("expected positional arguments and an executor that is not shut down")
+            self._queue.put((future, line))
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Finish what was submitted (or, with `cancel_futures`, give it up and end the workers at once)."""
-        self._ending = True
+        with self._lock:
+            self._closed = True
+            self._given_up |= cancel_futures
+            running = tuple(self._processes)
         if cancel_futures:
             with suppress(queue.Empty):
                 while (item := self._queue.get_nowait()) is not None:
                     item[0].cancel()
-            for process in tuple(self._processes):
+            for process in running:
                 process.kill()
         for _ in self._threads:
             self._queue.put(None)
@@ -69,42 +76,47 @@ class LocalProcesses(Executor):
 
     def pids(self) -> list[int]:
         """Process ids of the workers that are alive."""
-        return [process.pid for process in tuple(self._processes)]
+        with self._lock:
+            return [process.pid for process in self._processes]
 
     def _work(self) -> None:
-        process: subprocess.Popen[str] | None = self._started()  # its imports take a second: they begin now
+        process = self._started()  # its imports take a second: they begin now
         while (item := self._queue.get()) is not None:
             future, line = item
             if not future.set_running_or_notify_cancel():
                 continue
+            answer = None
             for _ in range(1 + RETRIES):
                 process = process or self._started()
-                answer = _ask(process, line)
-                if answer is not None or self._ending:
+                if process is None or (answer := _ask(process, line)) is not None:
                     break
                 self._end(process)
                 process = None
-            if answer is None:
+            if answer is not None:
+                _tell(future, answer)
+            elif self._given_up:
+                future.set_exception(JobError("The search ended before this trial did."))
+            else:
                 text = f"A worker process ended {1 + RETRIES} times in a row on the same work, most likely for want of"
                 future.set_exception(JobError(f"{text} memory. Use a smaller model or fewer samples."))
-            elif "error" in answer:
-                future.set_exception(JobError(f"A trial failed in a way nobody foresaw ({answer['error'][:300]})."))
-            else:
-                future.set_result(answer["result"])
         if process is not None:
             self._end(process)
 
-    def _started(self) -> subprocess.Popen[str]:
+    def _started(self) -> subprocess.Popen[str] | None:
+        """A new process; None once the work was given up."""
         paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
         threads = dict.fromkeys(("SLIMLAB_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lwcore.searching.serve"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **threads, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-        )
-        self._processes.add(process)
+        with self._lock:
+            if self._given_up:
+                return None
+            process = subprocess.Popen(
+                [sys.executable, "-m", "lwcore.searching.serve"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env={**os.environ, **threads, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            )
+            self._processes.add(process)
         return process
 
     def _end(self, process: subprocess.Popen[str]) -> None:
@@ -114,7 +126,16 @@ class LocalProcesses(Executor):
                 with suppress(OSError):  # what was not yet written to a dead worker
                     pipe.close()
         process.wait()
-        self._processes.discard(process)
+        with self._lock:
+            self._processes.discard(process)
+
+
+def _tell(future: Future[Any], answer: dict[str, Any]) -> None:
+    """A worker's answer as what its call gave."""
+    if "error" in answer:
+        future.set_exception(JobError(f"A trial failed in a way nobody foresaw ({answer['error'][:300]})."))
+    else:
+        future.set_result(answer["result"])
 
 
 def _ask(process: subprocess.Popen[str], line: str) -> dict[str, Any] | None:
@@ -198,9 +219,22 @@ def _cluster(address: str) -> Pool:
     if not workers:
         client.close()
         raise SearchError(f"The Dask cluster at {address!r} has no workers. Start some with `dask worker {address}`.")
+    _check_code(client, address)
     return Pool(
         executor=client.get_executor(pure=False, retries=RETRIES),
         workers=workers,
         share=lambda data: client.scatter(data, broadcast=True, hash=False),  # on every worker: one may die
         close=client.close,
     )
+
+
+def _check_code(client: Any, address: str) -> None:
+    """Raise `SearchError` unless all workers run this very code: other code gives other numbers under the same key."""
+    found = client.run(code, on_error="return")  # an error where a worker's code is too old to know the question
+    others = [worker for worker, answer in found.items() if answer != code()]
+    if others:
+        client.close()
+        raise SearchError(
+            f"Expected workers with the same code of lwcore as here, found other code at {len(others)} of {len(found)} "
+            f"workers of {address!r} ({', '.join(others)[:200]}). Bring all machines to one version."
+        )

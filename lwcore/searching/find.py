@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from lwcore.analysis.cost import cost
+from lwcore.domains import load_samples
 from lwcore.errors import SearchError
 from lwcore.evaluation import Reference, reference
 from lwcore.kept import versions
 from lwcore.model import Model
 from lwcore.progress import Progress, silent
 from lwcore.recipe import Recipe, Variant
-from lwcore.samples import SampleSet, load_samples
+from lwcore.samples import SampleSet
 from lwcore.searching.beliefs import Goal
 from lwcore.searching.clock import Plan
 from lwcore.searching.conclude import Case, conclude

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import onnx
@@ -84,17 +85,20 @@ def peak_ram(graph: Graph) -> int:
     """
     storage = _storage(graph)
     steps = [node for node in graph.nodes if _is_work(node, storage)]
-    ends = {storage[name]: len(steps) for name in graph.outputs if name in storage}
+    first = dict.fromkeys(_stored(graph.inputs, storage), 0)
+    last = dict(first)
     for index, node in enumerate(steps):
-        for name in _stored(reads(node), storage):
-            ends[name] = max(ends.get(name, 0), index)
-    alive = set(_stored(graph.inputs, storage))
-    peak = _size(graph, alive)
-    for index, node in enumerate(steps):
-        alive |= set(_stored(node.output, storage))
-        peak = max(peak, _size(graph, alive))
-        alive = {name for name in alive if ends.get(name, -1) > index}
-    return peak
+        last.update(dict.fromkeys(_stored(reads(node), storage), index))
+        for name in _stored(node.output, storage):
+            first.setdefault(name, index)
+            last[name] = index
+    last.update(dict.fromkeys(_stored(graph.outputs, storage), len(steps)))
+    changes = [0] * (len(steps) + 2)  # what comes to life with each operator, less what has died before it
+    for name, born in first.items():
+        size = _bytes(graph, name)
+        changes[born] += size
+        changes[last[name] + 1] -= size
+    return max(accumulate(changes))
 
 
 def _storage(graph: Graph) -> dict[str, str]:

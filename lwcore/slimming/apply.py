@@ -13,13 +13,14 @@ from threadpoolctl import threadpool_limits
 
 from lwcore.analysis.cost import Cost, cost
 from lwcore.answers import example
+from lwcore.domains import load_samples
 from lwcore.errors import ModelError, SlimError
 from lwcore.graph import Graph
 from lwcore.model import Model
 from lwcore.progress import Progress, part, silent
 from lwcore.recipe import Blocks, Channels, Connections, Distill, Heads, LowRank, Precision, Recipe, Step, Vocabulary
-from lwcore.runtime import run, session
-from lwcore.samples import SampleSet, load_samples
+from lwcore.runtime import run, shared_session
+from lwcore.samples import SampleSet
 from lwcore.slimming.blocks import drop
 from lwcore.slimming.budget.allocate import Sensitivity
 from lwcore.slimming.budget.sensitivity import measure_sensitivity
@@ -248,7 +249,7 @@ def _checked(model: Model, step: str) -> Model:
             model = dataclasses.replace(model, data=data)
         onnx.checker.check_model(model.proto, full_check=True)
         graph = Graph.view(model)
-        result = run(session(model.data), example(graph))[0]
+        result = run(shared_session(model.data), example(graph))[0]
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ModelError) as error:
         raise ModelError(
             f"Step {step!r} gave a file that does not run; this is a fault of ours, please report it: "

@@ -24,6 +24,7 @@ from lwcore.recipe import Blocks
 from lwcore.samples import SampleSet
 from lwcore.similarity import change
 from lwcore.slimming.refit.calibration import Draw, answers, draw
+from lwcore.slimming.refit.judging import nearer
 from lwcore.slimming.refit.linear import linear_layers
 from lwcore.slimming.refit.sweep import refit
 
@@ -184,18 +185,10 @@ def drop(
     notes = [f"Dropped whole: {', '.join(names)}."]
     if samples is None:
         return plain, [*notes, "No samples: what the dropped blocks did is simply lost."]
-    return _compensated(dense, plain, draw(model, samples), notes, progress)
-
-
-def _compensated(
-    dense: Graph, plain: Graph, given: Draw, notes: list[str], progress: Progress
-) -> tuple[Graph, list[str]]:
-    fitted = plain.copy()
+    given, fitted = draw(model, samples), plain.copy()
     refit(dense, fitted, changed(dense, fitted), given.fit, progress)
-    truth = answers(dense, given.check)
-    if change(answers(fitted, given.check), truth) <= change(answers(plain, given.check), truth):
-        return fitted, notes
-    return plain, [*notes, "Compensation was left out: it did not bring unseen samples nearer to the original."]
+    best, said = nearer(dense, fitted, plain, given.check)
+    return best, [*notes, *said]
 
 
 def changed(dense: Graph, slim: Graph) -> list[str]:

@@ -20,9 +20,9 @@ from lwcore.model import Model
 from lwcore.progress import Progress, part, silent
 from lwcore.recipe import Heads
 from lwcore.samples import SampleSet
-from lwcore.similarity import change
-from lwcore.slimming.refit.calibration import answers, draw
+from lwcore.slimming.refit.calibration import draw
 from lwcore.slimming.refit.compensate import Cut, sequential
+from lwcore.slimming.refit.judging import nearer
 from lwcore.slimming.rewrite import Keep, cut
 
 
@@ -90,10 +90,8 @@ def drop_heads(
     notes = [f"Attention heads dropped: {listed}."]
     both = Cut(dense, plain.copy(), coupling, keep)
     sequential(both, given.fit, part(progress, 0.2, 0.95))
-    truth = answers(dense, given.check)
-    if change(answers(both.slim, given.check), truth) <= change(answers(plain, given.check), truth):
-        return both.slim, notes
-    return plain, [*notes, "Compensation was left out: it did not bring unseen samples nearer to the original."]
+    best, said = nearer(dense, both.slim, plain, given.check)
+    return best, [*notes, *said]
 
 
 def _without(coupling: Coupling, gone: Mapping[str, np.ndarray]) -> Keep:

@@ -24,10 +24,12 @@ def load(
     Args:
         ref: a built-in id (`lwcore.gallery()` lists them), a path to an `.onnx` file (with `architecture`: to a file of
             weights, `.safetensors` or `.pt`/`.pth`), to a folder or zip of a text model (`config.json`, weights as
-            safetensors, tokenizer), or `FAMILY:NAME`, where the family is torchvision, timm, huggingface or
-            transformers (pretrained; `FAMILY:NAME:none` for the structure with seeded random weights).
+            safetensors, tokenizer; or a zip of an `.onnx` file and its tokenizer), or `FAMILY:NAME`, where the family
+            is torchvision, timm, huggingface or transformers (pretrained; `FAMILY:NAME:none` for the structure with
+            seeded random weights).
         card: how to feed the model; overrides the card found beside a file.
-        architecture: the structure that a file of weights belongs to, `torchvision:NAME` or `timm:NAME`.
+        architecture: the structure that a file of weights belongs to, `torchvision:NAME`, `timm:NAME` or
+            `transformers:NAME`.
         progress: told how far a download or an export is.
 
     Raises:
@@ -76,9 +78,12 @@ def _load_state(path: Path, architecture: str, progress: Progress) -> Model:
 def _load_file(path: Path, progress: Progress) -> Model:
     from lwcore.samples.tokens import TOKENIZER, travelling
     from lwcore.sources import upload
-    from lwcore.sources.text.files import holds_encoder, read_zip
+    from lwcore.sources.text.files import holds_encoder, holds_graph, read_zip
+    from lwcore.sources.text.packed import read_packed
 
     data = path.read_bytes()
+    if holds_graph(data):
+        return read_packed(data, path.name)
     if holds_encoder(data):
         return read_zip(data, path.stem, progress)
     model = upload.read_upload(data, path.name)

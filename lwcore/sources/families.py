@@ -19,6 +19,8 @@ from lwcore.registry import Registry
 if TYPE_CHECKING:
     from torch import nn
 
+    from lwcore.sources.weights import State
+
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
@@ -26,15 +28,20 @@ class Architecture:
 
     Attributes:
         build: number of classes (None: as published) → the network with seeded random weights.
-        shape: of one input without the batch, (C, H, W) or (C, T, H, W).
+        export: the network as a normalised ONNX file.
         card: how it is fed; its classes are those of the published weights.
         spare: beginnings of the names of tensors that only training needs; a state dict may lack them.
+        adapt: a state dict → the structure with the sizes that a file decides (a vocabulary), and the tensors that
+            belong to it under its own names.
+        notes: what a person should know of a model made of it.
     """
 
     build: Callable[[int | None], nn.Module]
-    shape: tuple[int, ...]
+    export: Callable[[nn.Module], bytes]
     card: Card
     spare: tuple[str, ...] = ()
+    adapt: Callable[[State], tuple[Architecture, State]] | None = None
+    notes: tuple[str, ...] = ()
 
 
 FAMILIES: Registry[str] = Registry("family of models")
@@ -64,7 +71,7 @@ def find_architecture(ref: str) -> Architecture:
     family, _, name = ref.partition(":")
     if not is_named(ref) or ":" in name or not hasattr(module := import_module(FAMILIES[family]), "architecture"):
         raise ModelError(
-            f"Expected an architecture as torchvision:NAME or timm:NAME, found {ref[:120]!r}. "
+            f"Expected an architecture as torchvision:NAME, timm:NAME or transformers:NAME, found {ref[:120]!r}. "
             "`python -m lwcore hub WORDS` lists their names."
         )
     found: Architecture = module.architecture(name)

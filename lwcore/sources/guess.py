@@ -6,29 +6,38 @@ from typing import Any
 
 import onnx
 
-from lwcore.model import Card, ClipSpec, Color, FreeSpec, InputSpec
-from lwcore.sources.inputs import CLIP, COLOURS, FLOATS, PICTURE, channels_last, inputs_of
+from lwcore.model import Card, ClipSpec, Color, FreeSpec, InputSpec, TextSpec
+from lwcore.sources.inputs import CLIP, COLOURS, FLOATS, PICTURE, Tokens, channels_last, inputs_of, reads_tokens
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 KINETICS_MEAN, KINETICS_STD = (0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)  # torchvision's video models
 _PHOTO = 64  # pixels an edge from which a colour input is more likely a photograph's than an icon's
+_READS_TOKENS = (
+    "It seems to read token ids. For a model that reads texts, bring a zip of the .onnx file and its tokenizer.json; "
+    "config.json beside them names the classes."
+)
 _TASKS = {PICTURE: "image-classification", CLIP: "video-classification"}
 
 
-def guess_card(data: bytes, name: str) -> tuple[Card, list[str]]:
+def guess_card(data: bytes, name: str, tokens: Tokens | None = None) -> tuple[Card, list[str]]:
     """A card for a normalised file, and what was guessed, in plain words.
 
-    One input of pictures or clips and one row of class scores make a classifier; everything else is `generic`.
+    One input of pictures or clips and one row of class scores make a classifier; token ids, where `tokens` say that
+    there is a tokenizer, a text model; everything else is `generic`.
     The layout and colours follow from the input's shape; the scaling of the values cannot be seen in a graph, so the
     field's habit is taken: that of ImageNet or Kinetics for colour pictures of 64 pixels and more, else plain 0–1.
     """
     graph = onnx.load_model_from_string(data).graph
-    inputs, classes = inputs_of(graph), _classes(graph)
+    inputs, classes = inputs_of(graph), class_count(graph)
+    if tokens and reads_tokens(graph):
+        task = "text-classification" if classes else "text-embedding"
+        return Card(name=name, task=task, input=TextSpec(length=tokens.length), source="uploaded"), []
     shape = _dims(inputs[0])
     seen = len(inputs) == 1 and len(shape) in _TASKS and inputs[0].type.tensor_type.elem_type in FLOATS
     colours = seen and (shape[1] in COLOURS or shape[-1] in COLOURS)
     if not classes or not colours:
-        return Card(name=name, task="generic", input=FreeSpec(), source="uploaded"), [_why_generic(bool(classes))]
+        notes = [_why_generic(bool(classes)), *([_READS_TOKENS] if reads_tokens(graph) else [])]
+        return Card(name=name, task="generic", input=FreeSpec(), source="uploaded"), notes
     spec, scale = _spec(shape)
     what = "clips of {} frames of {} × {}" if isinstance(spec, ClipSpec) else "pictures of {} × {}"
     frames = [spec.frames] if isinstance(spec, ClipSpec) else []
@@ -75,7 +84,7 @@ def _dims(info: onnx.ValueInfoProto) -> list[int]:
     return [d.dim_value for d in info.type.tensor_type.shape.dim]
 
 
-def _classes(graph: onnx.GraphProto) -> int | None:
+def class_count(graph: onnx.GraphProto) -> int | None:
     """Number of class scores a sample where the first output is a row of them; trailing sizes of 1 do not count."""
     first = graph.output[0]
     if first.type.tensor_type.elem_type not in FLOATS:

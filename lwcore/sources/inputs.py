@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import onnx
 from onnx import GraphProto, TensorProto
 
 from lwcore.errors import ModelError
+from lwcore.graph import SEQUENCE
 from lwcore.settings import SETTINGS
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
@@ -20,6 +22,15 @@ _FRAMES = 16
 _OPEN = 16  # what any other open dimension becomes: the steps of a sequence, mostly
 _INPUTS = 64
 _MOST_AT_ONCE = 1024
+_IDS, _BESIDE_IDS = ("input_ids", "ids", "tokens"), ("mask", "type", "segment")  # what exporters call them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """How many tokens a text has for a network that reads token ids, and whether other lengths are possible too."""
+
+    length: int
+    free: bool = True
 
 
 def inputs_of(graph: GraphProto) -> list[onnx.ValueInfoProto]:
@@ -31,6 +42,20 @@ def inputs_of(graph: GraphProto) -> list[onnx.ValueInfoProto]:
 def channels_last(shape: list[int | None]) -> bool:
     """Whether a picture's or clip's colours lie on the last axis."""
     return shape[-1] in COLOURS and shape[1] not in COLOURS
+
+
+def reads_tokens(graph: GraphProto) -> bool:
+    """Whether a network reads texts as the tokenizers of encoders give them: ids, perhaps a mask and segments."""
+    inputs = inputs_of(graph)
+    names = [info.name.lower() for info in inputs]
+    beside = [name for name in names if any(word in name for word in _BESIDE_IDS)]
+    ids = [name for name in names if name not in beside]
+    whole = all(
+        info.type.tensor_type.elem_type in (TensorProto.INT64, TensorProto.INT32)
+        and len(info.type.tensor_type.shape.dim) == 2
+        for info in inputs
+    )
+    return whole and len(ids) == 1 and ids[0].endswith(_IDS) and len(beside) <= len(_BESIDE_IDS) - 1
 
 
 def check_inputs(proto: onnx.ModelProto) -> None:
@@ -53,13 +78,17 @@ def check_inputs(proto: onnx.ModelProto) -> None:
             raise ModelError("Expected an input of known shape, found none in the file. Export with an example input.")
 
 
-def settle_sizes(proto: onnx.ModelProto, size: tuple[int, int] | None) -> list[str]:
+def settle_sizes(proto: onnx.ModelProto, size: tuple[int, int] | None, tokens: Tokens | None = None) -> list[str]:
     """Write sizes into inputs that leave them open, and say which.
 
     A first dimension stays open where it is the batch. Pictures take `size`, else 224 × 224, clips 16 frames of
-    112 × 112; anything else takes 16 along each open dimension, and 1 along one that is named after the batch.
+    112 × 112; texts `tokens`; anything else takes 16 along each open dimension, and 1 along one that is named after
+    the batch.
     """
     inputs = inputs_of(proto.graph)
+    if tokens and reads_tokens(proto.graph):
+        _settle_tokens(inputs, tokens)
+        return []
     rank = len(inputs[0].type.tensor_type.shape.dim)
     seen = len(inputs) == 1 and rank in (PICTURE, CLIP) and inputs[0].type.tensor_type.elem_type in FLOATS
     notes = _settle_pictures(inputs[0], size) if seen else _settle_others(inputs)
@@ -90,8 +119,25 @@ def _settle_pictures(info: onnx.ValueInfoProto, size: tuple[int, int] | None) ->
     return notes
 
 
+def _settle_tokens(inputs: list[onnx.ValueInfoProto], tokens: Tokens) -> None:
+    for info in inputs:
+        batch, length = info.type.tensor_type.shape.dim
+        known = _known(info)
+        if known[0] is None:
+            batch.dim_param = "batch"
+        if known[1] is None and tokens.free:
+            length.dim_param = f"{SEQUENCE}={tokens.length}"
+        elif known[1] is None:
+            length.dim_value = tokens.length
+
+
 def _settle_others(inputs: list[onnx.ValueInfoProto]) -> list[str]:
-    named = [(info, axis) for info in inputs for axis, size in enumerate(_known(info)) if size is None]
+    named = [
+        (info, axis)
+        for info in inputs
+        for axis, size in enumerate(_known(info))
+        if size is None and not _is_length(info, axis)
+    ]
     batch_behind = any(axis and _is_batch(info, axis) for info, axis in named)
     notes = []
     for info, axis in named:
@@ -107,6 +153,12 @@ def _settle_others(inputs: list[onnx.ValueInfoProto]) -> list[str]:
 def _is_batch(info: onnx.ValueInfoProto, axis: int) -> bool:
     name = str(info.type.tensor_type.shape.dim[axis].dim_param).lower()
     return "batch" in name or name in ("n", "b", "bs")
+
+
+def _is_length(info: onnx.ValueInfoProto, axis: int) -> bool:
+    """Whether it is left open as we leave it, in a text model that is read again."""
+    stem, _, length = str(info.type.tensor_type.shape.dim[axis].dim_param).partition("=")
+    return stem == SEQUENCE and length.isdecimal()
 
 
 def _known(info: onnx.ValueInfoProto) -> list[int | None]:

@@ -20,9 +20,10 @@ def plain_expands(graph: Graph, observed: Mapping[str, Observed]) -> None:
     for node in graph.nodes:
         if node.op_type == "Expand" and node.input[1] not in graph.inputs:
             widened = _widened(graph, node, observed)
-            nodes += [] if widened is None else _target(graph, node, widened)
             if widened is not None:
-                node = with_input(node, 1, f"{node.name}.target")
+                target = graph.fresh(f"{node.name}.target")
+                nodes += _target(graph, node, target, widened)
+                node = with_input(node, 1, target)
         nodes.append(node)
     graph.nodes = nodes
 
@@ -54,22 +55,21 @@ def _widened(graph: Graph, node: NodeProto, observed: Mapping[str, Observed]) ->
     return None if plain else sizes
 
 
-def _target(graph: Graph, node: NodeProto, sizes: list[int | None]) -> list[NodeProto]:
-    """The operators that compute the target `NODE.target`: none where all of it is known."""
-    name = f"{node.name}.target"
+def _target(graph: Graph, node: NodeProto, name: str, sizes: list[int | None]) -> list[NodeProto]:
+    """The operators that compute the target of that name: none where all of it is known."""
     if None not in sizes:
         graph.set_constant(name, np.array(sizes, np.int64))
         return []
+    graph.shapes[name], graph.types[name] = (len(sizes),), TensorProto.INT64
     made, parts = [], []
     for axis, size in enumerate(sizes):
         parts.append(part := graph.fresh(f"{name}.{axis}"))
         if size is None:
-            graph.set_constant(f"{part}.index", np.array([axis], np.int64))
-            made.append(helper.make_node("Gather", [node.input[1], f"{part}.index"], [part], name=part, axis=0))
             graph.shapes[part], graph.types[part] = (1,), TensorProto.INT64
+            graph.set_constant(place := graph.fresh(f"{part}.index"), np.array([axis], np.int64))
+            made.append(helper.make_node("Gather", [node.input[1], place], [part], name=part, axis=0))
         else:
             graph.set_constant(part, np.array([size], np.int64))
-    graph.shapes[name], graph.types[name] = (len(sizes),), TensorProto.INT64
     return [*made, helper.make_node("Concat", parts, [name], name=name, axis=0)]
 
 

@@ -1,4 +1,7 @@
-"""`load_state`: a file of weights for a named architecture → a model; fitted by name, else by order and shape."""
+"""`load_state`: a file of weights for a named architecture → a model; fitted by name, else by order and shape.
+
+`read` decodes the file, `build` does the rest; on a server the two run in workers with different limits.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ import numpy as np
 from lwcore.errors import ModelError
 from lwcore.model import Model
 from lwcore.progress import Progress, silent
+from lwcore.sources.decoded import Decoded
 from lwcore.sources.families import Architecture, find_architecture
 from lwcore.sources.weights import State, is_safetensors, read_weights
 
@@ -63,7 +67,7 @@ def load_state(data: bytes, name: str, architecture: str, progress: Progress = s
     Args:
         data: the file: safetensors, or a PyTorch checkpoint, which is read without unpickling.
         name: its name, for display.
-        architecture: `torchvision:NAME` or `timm:NAME`.
+        architecture: `torchvision:NAME`, `timm:NAME` or `transformers:NAME`.
         progress: told how far it is.
 
     Returns:
@@ -73,13 +77,23 @@ def load_state(data: bytes, name: str, architecture: str, progress: Progress = s
         ModelError: the file cannot be read, the architecture is not known, or the two do not fit; the message lists
             what is missing, unexpected or of another shape.
     """
-    from lwcore.sources.export import to_onnx
-
     progress(0.05, "Reading the weights")
-    state = read_weights(data)
+    return build(read(data), name, architecture, progress)
+
+
+def read(data: bytes) -> Decoded:
+    """Decode a file of weights from anywhere; raises `ModelError`."""
+    return Decoded(state=read_weights(data), ordered=not is_safetensors(data))
+
+
+def build(decoded: Decoded, name: str, architecture: str, progress: Progress = silent) -> Model:
+    """`load_state` from what `read` decoded."""
+    state = decoded.state
     structure = find_architecture(architecture)
+    if structure.adapt:
+        structure, state = structure.adapt({name: state[found] for name, found in _plain(state).items()})
     progress(0.2, "Building the structure")
-    network, published, note = _filled(structure, architecture, state, ordered=not is_safetensors(data))
+    network, published, note = _filled(structure, architecture, state, decoded.ordered)
     progress(0.5, "Exporting it as ONNX")
     card = dataclasses.replace(
         structure.card,
@@ -88,7 +102,7 @@ def load_state(data: bytes, name: str, architecture: str, progress: Progress = s
         source=f"{structure.card.source}, weights uploaded",
         licence="",
     )
-    return Model(data=to_onnx(network, structure.shape), card=card, notes=(note,))
+    return Model(data=structure.export(network), card=card, notes=(note, *structure.notes))
 
 
 def _filled(structure: Architecture, name: str, state: State, ordered: bool) -> tuple[nn.Module, bool, str]:

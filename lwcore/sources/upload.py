@@ -20,7 +20,7 @@ from lwcore.settings import SETTINGS
 from lwcore.sources.functions import inline
 from lwcore.sources.growth import check_growth
 from lwcore.sources.guess import guess_card
-from lwcore.sources.inputs import check_inputs, settle_sizes
+from lwcore.sources.inputs import Tokens, check_inputs, settle_sizes
 from lwcore.sources.kinds import foreign_kind
 from lwcore.sources.normalise import normalise
 
@@ -28,13 +28,14 @@ DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 OLDEST_OPSET = 7  # before 7, broadcasting and batch normalisation meant something else
 
 
-def read_upload(data: bytes, name: str, size: tuple[int, int] | None = None) -> Model:
+def read_upload(data: bytes, name: str, size: tuple[int, int] | None = None, tokens: Tokens | None = None) -> Model:
     """Read an ONNX file that came from anywhere.
 
     Args:
         data: the file.
         name: its name; for display only, the content decides what it is.
         size: input height and width, for a file that leaves them open.
+        tokens: of a text, for a file that reads token ids and came with its tokenizer.
 
     Returns:
         The normalised model with a guessed card; its notes say what was done and guessed.
@@ -52,7 +53,7 @@ def read_upload(data: bytes, name: str, size: tuple[int, int] | None = None) -> 
     _check_data_inside(proto)
     notes = _drop_metadata(proto)
     check_inputs(proto)
-    notes += settle_sizes(proto, size)
+    notes += settle_sizes(proto, size, tokens)
     check_growth(proto)
     try:
         normal, said = normalise(proto)
@@ -62,7 +63,7 @@ def read_upload(data: bytes, name: str, size: tuple[int, int] | None = None) -> 
         raise ModelError(
             f"Expected a whole ONNX file, found one that is damaged inside ({type(error).__name__}). Export it again."
         ) from None
-    card, guessed = guess_card(normal, PurePath(name.replace("\\", "/")).stem[:80] or "model")
+    card, guessed = guess_card(normal, PurePath(name.replace("\\", "/")).stem[:80] or "model", tokens)
     return Model(data=normal, card=card, notes=(*notes, *said, *guessed))
 
 

@@ -53,7 +53,10 @@ def architecture(name: str) -> Architecture:
     weights = _weights(name)
     card = dataclasses.replace(_card(name, weights, pretrained=False), name=name, description="", random_weights=False)
     return Architecture(
-        build=lambda classes: _random(name, classes), shape=_shape(card.pictures), card=card, spare=_SIDE_CLASSIFIERS
+        build=lambda classes: _random(name, classes),
+        export=lambda network: to_onnx(network, _shape(card.pictures)),
+        card=card,
+        spare=_SIDE_CLASSIFIERS,
     )
 
 

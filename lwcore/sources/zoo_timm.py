@@ -56,7 +56,11 @@ def architecture(name: str) -> Architecture:
     """The structure of a timm model, to be filled with somebody's weights; raises `ModelError`."""
     cfg = _config(name)
     card = dataclasses.replace(_card(name, cfg, pretrained=False), name=name, description="", random_weights=False)
-    return Architecture(build=lambda classes: _random(name, classes), shape=tuple(cfg.input_size), card=card)
+    return Architecture(
+        build=lambda classes: _random(name, classes),
+        export=lambda network: to_onnx(network, tuple(cfg.input_size)),
+        card=card,
+    )
 
 
 def _config(name: str) -> Any:

@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pages.ui.layers.treemap import squarify
+from pages.ui.text import cell
 
 BLUE, ORANGE, GREEN, PINK, SKY, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8A9691"
 PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, GREY)
+_NAMES = ("name", "short", "label", "answer")  # fields that hold what a stranger called something
 Spec = dict[str, Any]
 Row = Mapping[str, Any]
 _TREEMAP = (640, 400)
@@ -29,7 +31,15 @@ def themed(spec: Spec, height: int | None = None) -> Spec:
         "bar": {"cornerRadiusEnd": 3},
         "legend": {"orient": "top", "title": None, "columns": 3},
     }
-    return base | ({"height": height} if height else {}) | spec | {"config": config}
+    return base | ({"height": height} if height else {}) | spec | _data(spec) | {"config": config}
+
+
+def _data(spec: Spec) -> Spec:
+    """The data of a whole chart, which a reader can save as CSV: names are written as `cell` writes them."""
+    if "data" not in spec:
+        return {}
+    rows = spec["data"]["values"]
+    return {"data": {"values": [{**row, **{k: cell(row[k]) for k in _NAMES if k in row}} for row in rows]}}
 
 
 def _click(field: str) -> list[Spec]:
@@ -221,14 +231,14 @@ def by_class(rows: Sequence[Row], *, x: str, before: str, after: str) -> Spec:
 
 def confusion(table: Sequence[Sequence[int]], names: Sequence[str], *, x: str, y: str) -> Spec:
     """Confusion matrix; colour by share of the row."""
-    values = []
+    values, order = [], [cell(name) for name in names]
     for i, line in enumerate(table):
         total = sum(line) or 1
         values += [{"label": names[i], "answer": names[j], "n": int(n), "share": n / total} for j, n in enumerate(line)]
     few = len(names) <= 12
     encoding = {
-        "x": {"field": "answer", "type": "nominal", "sort": list(names), "title": x, "axis": {"labelAngle": -40}},
-        "y": {"field": "label", "type": "nominal", "sort": list(names), "title": y},
+        "x": {"field": "answer", "type": "nominal", "sort": order, "title": x, "axis": {"labelAngle": -40}},
+        "y": {"field": "label", "type": "nominal", "sort": order, "title": y},
     }
     cells = {
         "mark": "rect",

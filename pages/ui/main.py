@@ -24,6 +24,7 @@ st.set_page_config(
 st.logo(str(frame.ICONS / "logo.svg"), size="large")
 frame.choose_language()
 if door.opened():
+    measuring.start_clock()
     frame.enter()
     page = st.navigation(list(frame.pages().values()), position="top")
     frame.draw_header()

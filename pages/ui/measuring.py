@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import streamlit as st
@@ -19,6 +20,11 @@ from pages.ui.text import known, note, plain, t
 
 _LIVE = ("queued", "running")
 _POLL_SECONDS = 0.2
+_POLLS_PER_SECOND = 20  # of all tabs together: each look takes milliseconds of the process that answers everybody
+# A look that comes just as a run ends makes Streamlit drop the end of that run, so where runs are slow looks wait.
+_RUNS_BETWEEN = 4
+_LONGEST_WAIT = 5.0  # seconds, on that account: the first run after a start is slow and says little of later ones
+_CLOCK = "run-began"
 
 
 def sample_choices(s: Session) -> dict[str, OwnSamples]:
@@ -140,6 +146,7 @@ def keep_up(asked: bool = False, train: bool = True) -> None:
         return
     ticket = Ticket(job=job, task=task, arguments=arguments, model=s.model, samples=ref, recipe=s.recipe)
     update(measuring=ticket, failed=None)
+    collect()  # what somebody measured before is known at once
 
 
 def collect() -> None:
@@ -166,9 +173,23 @@ def stop() -> None:
         update(measuring=None, failed=(s.recipe, ""))
 
 
-@st.fragment(run_every=_POLL_SECONDS)
+def start_clock() -> None:
+    """A run of the page begins."""
+    st.session_state[_CLOCK] = time.monotonic()
+
+
+def pace() -> float:
+    """Seconds until a tab looks at its job again: longer where many wait or the server is slow."""
+    took = time.monotonic() - st.session_state.get(_CLOCK, time.monotonic())
+    return max(_POLL_SECONDS, service.jobs().waited_for() / _POLLS_PER_SECOND, min(_RUNS_BETWEEN * took, _LONGEST_WAIT))
+
+
 def watch(quiet: bool = False) -> None:
     """Progress of the live measurement; when it ends, the whole page runs again. Called only while one is live."""
+    st.fragment(_watch, run_every=pace())(quiet)
+
+
+def _watch(quiet: bool) -> None:
     ticket = session().measuring
     if ticket is None:
         st.rerun()
@@ -237,12 +258,15 @@ def give_up(purpose: str) -> None:
         forget(purpose)
 
 
-@st.fragment(run_every=_POLL_SECONDS)
 def wait(purpose: str, words: str, long: bool = False) -> None:
     """Progress of a job begun with `start`; when it ends, the whole page runs again.
 
     A `long` one says what it is doing in its own words and can be given up.
     """
+    st.fragment(_wait, run_every=pace())(purpose, words, long)
+
+
+def _wait(purpose: str, words: str, long: bool) -> None:
     ticket = session().other.get(purpose)
     status = service.status(ticket.job) if ticket else None
     if status is None or status.state not in _LIVE:

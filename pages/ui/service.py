@@ -61,10 +61,11 @@ def warm() -> None:
         outline(ref)
 
 
-def close() -> None:
-    """Stop the workers, and write down what waits."""
+def close() -> dict[str, int]:
+    """Stop the workers, and write down what waits; returns what the workers were asked (`Jobs.tally`)."""
     jobs().close()
     workspaces().close()
+    return jobs().tally()
 
 
 @st.cache_resource(max_entries=1)

@@ -76,7 +76,7 @@ class Session:
         search: the search that was begun last, until its panel is put away.
         failed: recipe and error of the last measurement, shown until the recipe changes.
         draft: fingerprint of an uploaded model that is still to be described.
-        weights: an upload without a network and its name, until its architecture is chosen.
+        weights: what was read of an upload without a network, and its name, until its architecture is chosen.
         measured: what exact plans need, by model and calibration set, then by name: "sensitivity", "spectra", "order".
         harm: what int8 does to each operator, by model, samples and recipe.
         sizes: what other input sizes cost and lose, by model and samples.

@@ -12,6 +12,7 @@ import streamlit as st
 
 LANGUAGES = {"en": "English", "zh": "简体中文"}
 FOLDER = Path(__file__).resolve().parent / "texts"
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:&])")
 
 
@@ -56,6 +57,16 @@ def lookup(names: Mapping[str, str]) -> Callable[[str], str]:
 def plain(text: object) -> str:
     """Escape what Markdown would read as an instruction, so that a stranger's name is shown as it is."""
     return _MARKDOWN.sub(r"\\\1", str(text))
+
+
+def cell(text: object) -> str:
+    """A stranger's name for a table, which people save as CSV: no spreadsheet takes it for a formula (OWASP)."""
+    return f"'{text}" if str(text).lstrip("'").startswith(_FORMULA) else str(text)
+
+
+def uncelled(text: str) -> str:
+    """The name that `cell` showed."""
+    return text[1:] if text[:1] == "'" and text.lstrip("'").startswith(_FORMULA) else text
 
 
 @lru_cache(maxsize=1)

@@ -46,6 +46,7 @@ class Course:
         self.student, self.teacher, self.seed = student, teacher, seed
         self.classes = domain(student).classes
         self._said: dict[int, Answers] = {}
+        self._known: dict[int, np.ndarray] = {}  # which of a view's answers are there
         self._seen: dict[int, SampleSet] = {}
         self._fed: dict[int, Feed] = {}
         _check_same_kind(student, teacher)
@@ -88,14 +89,30 @@ class Course:
         return {n: a[index] for n, a in known.items()} if known else answers.feed(self.student, view.pick(index))
 
     def said(self, epoch: int, index: np.ndarray) -> Answers:
-        """The teacher's answers to some samples of that view; asked about all of them at once, and remembered."""
-        number = epoch % views.count(self.train)
-        if number not in self._said:
-            found = self.ask(self.view(epoch))
-            if sum(a.nbytes for kept in (*self._said.values(), found) for a in kept) > _ANSWER_BYTES:
-                self._said.clear()
-            self._said[number] = found
+        """The teacher's answers to some samples of that view, remembered.
+
+        It is asked when they are wanted for the first time: asking about all of them may outlast the whole training.
+        """
+        number, view = epoch % views.count(self.train), self.view(epoch)
+        known = self._known.get(number)
+        new = index if known is None else index[~known[index]]
+        if len(new):
+            found = self.ask(view.pick(new))
+            if known is None:
+                known = self._make_room(number, found, len(view))
+            for kept, rows in zip(self._said[number], found, strict=True):
+                kept[new] = rows
+            known[new] = True
         return [array[index] for array in self._said[number]]
+
+    def _make_room(self, number: int, found: Answers, count: int) -> np.ndarray:
+        """Arrays for a whole view's answers, and which of them are there; other views go when it gets too much."""
+        made = [np.zeros((count, *array.shape[1:]), array.dtype) for array in found]
+        if sum(a.nbytes for kept in (*self._said.values(), made) for a in kept) > _ANSWER_BYTES:
+            self._said.clear()
+            self._known.clear()
+        self._said[number], self._known[number] = made, np.zeros(count, bool)
+        return self._known[number]
 
     def for_teacher(self, samples: SampleSet) -> SampleSet:
         """Samples that were made for the student: pictures in the teacher's size and colours, others as they are."""

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from lwcore.domains import load_samples
 from lwcore.model import Model
-from lwcore.samples import SampleSet, load_samples
+from lwcore.samples import SampleSet
 
 NOT_BETTER = "Training did not improve the answers on the held-out samples, so the model was left as it was."
 

@@ -100,18 +100,18 @@ class _Room:
 
     def trainer(self, taught: bool) -> Trainer:
         """A student at the beginning of its training, by the teacher or by the labels alone."""
-        rounding = None
-        if self._step.int8:
-            rounding = Rounding(self._ready, self._precision, self._course.train, self._seed)
         return Trainer(
             self._ready,
             self._step,
             self._course,
             taught=taught,
             inner=self._inner if taught else None,
-            rounding=rounding,
+            rounder=self._rounding if self._step.int8 else None,
             seconds=self._seconds,
         )
+
+    def _rounding(self, model: Model) -> Rounding:
+        return Rounding(model, self._precision, self._course.train, self._seed)
 
 
 def _in_turns(runs: list[Iterator[float]]) -> Iterator[float]:

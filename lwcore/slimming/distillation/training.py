@@ -27,6 +27,8 @@ LOOKS = 20  # at the held-out part, in all
 PATIENCE = 12  # looks in a row without a better state, after which a training ends early
 WARM_UP = 0.1  # share of the training in which the learning rate rises
 _FIRST = 0.05  # of the highest rate, to begin with
+ROUNDS_FROM = 0.6  # share of a training for int8 that goes by in floats, because that learns faster
+_ROUNDED_RATE = 0.2  # of the rate from then on: batch norms are folded by then, and steps must be smaller
 _CLIP = 5.0  # norm of all gradients together
 _PROBE = 256  # samples that batch norms are measured on before they are put back
 
@@ -62,7 +64,8 @@ class Trainer:
         course: from what.
         taught: by the teacher; else from the labels alone (the control, and fine-tuning).
         inner: the teacher's inner tensors to be learnt too, where the networks have them.
-        rounding: where to round as int8 will, for training that prepares it.
+        rounder: a model → where to round as int8 will, for training that prepares it. Every state is then judged as
+            it will be rounded; the last part of the training rounds on the way forward, from the best state so far.
         seconds: the clock by which minutes are counted.
     """
 
@@ -74,22 +77,21 @@ class Trainer:
         *,
         taught: bool,
         inner: Inner | None = None,
-        rounding: Rounding | None = None,
+        rounder: Callable[[Model], Rounding] | None = None,
         seconds: Seconds = time.monotonic,
     ) -> None:
         torch.manual_seed(course.seed)
         self._step, self._course, self._taught = step, course, taught
-        self._inner, self._rounding = inner, rounding
-        probe = answers.feed(model, course.train.take(answers.fixed_batch(Graph.view(model)) or _PROBE))
-        watched = inner.of_student if inner else ()
-        self._student = Student(model, probe, watched, renormalise=rounding is None)
-        if rounding:
-            rounding.put_on(self._student)
+        self._inner, self._rounder = inner, rounder
+        self._rounding: Rounding | None = None  # once it rounds on the way forward
+        self._probe = answers.feed(model, course.train.take(answers.fixed_batch(Graph.view(model)) or _PROBE))
+        self._watched = inner.of_student if inner else ()
+        self._student = Student(model, self._probe, self._watched)
         self._size = batch_of(self._student.graph)
         self._floats = [self._student.graph.outputs.index(name) for name in float_outputs(self._student.graph)]
-        self._clock = Clock(seconds)
         self._curve: list[Point] = []
         self.best = Trained(model=model, curve=(self._point(0, None),))
+        self._clock = Clock(seconds)  # from here on: what was made ready is not taken off the minutes of learning
         self._clock.pause()
 
     def run(self) -> Iterator[float]:
@@ -99,7 +101,7 @@ class Trainer:
         self._clock.resume()
         for steps, (epoch, index) in enumerate(self._batches()):
             share = self._share(steps)
-            if int(share * LOOKS) > looked or share >= 1:
+            if steps and (int(share * LOOKS) > looked or share >= 1):  # something is learnt however short the time
                 looked = int(share * LOOKS)
                 self._look(steps, found)
                 found.clear()
@@ -108,8 +110,12 @@ class Trainer:
                 self._clock.resume()
                 if share >= 1 or self._hopeless():
                     return
+                if self._rounder and not self._rounding and share >= ROUNDS_FROM:
+                    self._student, self._rounding = self._rounded(self.best.model)
+                    optimizer = torch.optim.Adam(self._weights())
+            factor = schedule(share if steps else 0.0) * (_ROUNDED_RATE if self._rounding else 1.0)
             for group in optimizer.param_groups:
-                group["lr"] = self._step.rate * schedule(share)
+                group["lr"] = self._step.rate * factor
             found.append(self._learn(optimizer, epoch, index))
 
     def _share(self, steps: int) -> float:
@@ -163,8 +169,6 @@ class Trainer:
     # -- looks ---------------------------------------------------------------------------------------------------
 
     def _look(self, steps: int, found: list[float]) -> None:
-        if self._rounding:
-            self._rounding.measure(self._student)
         point = self._point(steps, float(np.mean(found)) if found else None)
         better = point.score >= self.best.score
         self.best = Trained(model=self._student.model() if better else self.best.model, curve=tuple(self._curve))
@@ -181,11 +185,11 @@ class Trainer:
 
     def _score(self) -> float:
         """How well the held-out part is answered; see `Point.score`."""
-        self._student.mode(False)
-        held = self._course.held_out
+        judged, held = self._judged(), self._course.held_out
+        judged.mode(False)
         with torch.inference_mode():
             parts = [
-                [tensor.numpy()[: stop - start] for tensor in self._outputs(held, start, stop)]
+                [tensor.numpy()[: stop - start] for tensor in _outputs(judged, held, start, stop)]
                 for start, stop in runtime.batches(len(held), self._size)
             ]
         found = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
@@ -194,9 +198,24 @@ class Trainer:
         wanted = self._course.said_of_held_out
         return float(np.mean([_cosine(found[i], said) for i, said in zip(self._floats, wanted, strict=True)]))
 
-    def _outputs(self, samples: SampleSet, start: int, stop: int) -> tuple[torch.Tensor, ...]:
-        batch = answers.feed(self._student.origin, samples, start, stop)
-        return self._student.answer(batch)[: self._student.outputs]
+    def _judged(self) -> Student:
+        """The student as it will be used: rounded, where int8 follows."""
+        if self._rounding:
+            self._rounding.measure(self._student)
+        elif self._rounder:
+            return self._rounded(self._student.model())[0]
+        return self._student
+
+    def _rounded(self, model: Model) -> tuple[Student, Rounding]:
+        assert self._rounder is not None
+        student, rounding = Student(model, self._probe, self._watched, renormalise=False), self._rounder(model)
+        rounding.put_on(student)
+        return student, rounding
+
+
+def _outputs(student: Student, samples: SampleSet, start: int, stop: int) -> tuple[torch.Tensor, ...]:
+    batch = answers.feed(student.origin, samples, start, stop)
+    return student.answer(batch)[: student.outputs]
 
 
 def schedule(share: float) -> float:

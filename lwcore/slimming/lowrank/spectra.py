@@ -202,15 +202,27 @@ def statistics(graph: Graph, inputs: list[Feed], progress: Progress) -> dict[str
 
 
 def _covariance(layer: Linear, values: Chunks, own: bool) -> np.ndarray:
+    """Of a layer's vectors, shrunk towards equal variances by as much as it differs from batch to batch.
+
+    A few pictures span few directions, and would seem to need no others. How unsure the covariance is, is read off
+    whole batches, because the positions of one picture are alike. Source: Ledoit and Wolf (J. Multivar. Anal., 2004).
+    """
     step = layer.step(sum(map(len, values)))
     size = layer.width if own else layer.outputs
-    gram, mean, count = np.zeros((size, size)), np.zeros(size), 0
+    gram, mean, total, squares = np.zeros((size, size)), np.zeros(size), 0, 0.0
     for chunk in values:
         columns = (layer.vectors if own else layer.targets)(chunk, step)[0]
-        gram += columns @ columns.T
+        part = (columns @ columns.T).astype(np.float64)
+        gram += part
         mean += columns.sum(axis=1, dtype=np.float64)
-        count += columns.shape[1]
-    return gram / count - np.outer(mean / count, mean / count)
+        total += columns.shape[1]
+        squares += float((part**2).sum()) / columns.shape[1]
+    unsure = (squares / total - float(((gram / total) ** 2).sum())) / max(1, len(values) - 1)
+    covariance = gram / total - np.outer(mean / total, mean / total)
+    even = np.eye(size) * np.trace(covariance) / size
+    apart = float(((covariance - even) ** 2).sum())
+    share = min(1.0, max(0.0, unsure) / apart) if apart > 0 else 0.0
+    return np.asarray((1 - share) * covariance + share * even)
 
 
 def with_factors(graph: Graph, chosen: Mapping[str, Option], known: Mapping[str, Statistic] | None) -> Graph:

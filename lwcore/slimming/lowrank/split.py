@@ -15,9 +15,8 @@ from lwcore.graph import Graph
 from lwcore.model import Model
 from lwcore.progress import Progress, part, silent
 from lwcore.recipe import Budget, LowRank
-from lwcore.runtime import run, session
+from lwcore.runtime import count, run, session
 from lwcore.samples import SampleSet
-from lwcore.similarity import change
 from lwcore.slimming.blocks import changed
 from lwcore.slimming.budget.knapsack import Knapsack
 from lwcore.slimming.lowrank.spectra import (
@@ -30,7 +29,8 @@ from lwcore.slimming.lowrank.spectra import (
     statistics,
     with_factors,
 )
-from lwcore.slimming.refit.calibration import answers, draw
+from lwcore.slimming.refit.calibration import draw
+from lwcore.slimming.refit.judging import nearer
 from lwcore.slimming.refit.sweep import refit
 from lwcore.timing import take_turns
 
@@ -174,17 +174,15 @@ def split_layers(
         known, measured = layers.known, layers.spectra
     else:  # one energy for all asks nobody's influence
         known = statistics(dense, given.fit, part(progress, 0.0, 0.5))
-        measured = quick_spectra(dense, known, sum(map(len, given.fit)))
+        measured = quick_spectra(dense, known, sum(map(count, given.fit)))
     chosen = choose(dense, step, measured)
     if not chosen:
         return dense, [_said(chosen)]
     plain = with_factors(dense, chosen, known)
     fitted = plain.copy()
     refit(dense, fitted, changed(dense, fitted), given.fit, part(progress, 0.5, 1.0))
-    truth = answers(dense, given.check)
-    if change(answers(fitted, given.check), truth) <= change(answers(plain, given.check), truth):
-        return fitted, [_said(chosen)]
-    return plain, [_said(chosen), "Compensation was left out: it did not bring unseen samples nearer to the original."]
+    best, said = nearer(dense, fitted, plain, given.check)
+    return best, [_said(chosen), *said]
 
 
 def _said(chosen: Mapping[str, Option]) -> str:

@@ -63,16 +63,16 @@ def _twins(
     graph: Graph, twin: Graph, inputs: Mapping[str, Range], weights: Mapping[str, Rounded], kind: np.dtype
 ) -> dict[str, str]:
     """Add to `twin` a rounded copy of each layer with a bias, and the mean difference from the layer itself."""
-    readers, pairs = graph.consumers(), dict[str, str]()
+    readers, pairs, prefix = graph.consumers(), dict[str, str](), _prefix(graph)
     for index, node in enumerate(graph.nodes):
         weight = weight_of(graph, node)
         if node.name not in inputs or weight is None or len(node.input) < 3 or len(readers[node.input[2]]) > 1:
             continue
         if graph.constants[node.input[2]].size != graph.shapes[node.output[0]][1]:
             continue
-        stem = f"twin{index}"
+        stem = f"{prefix}{index}"
         twin.set_constant(f"{stem}.w", weights[weight].values())
-        rounded = _rounded_input(twin, node.input[0], inputs[node.name], kind)
+        rounded = _rounded_input(twin, node.input[0], f"{prefix}.{node.input[0]}.rounded", inputs[node.name], kind)
         copy = with_input(with_input(node, 0, rounded), 1, f"{stem}.w")
         copy.output[0], copy.name = f"{stem}.y", stem
         axes = [a for a in range(len(graph.shapes[node.output[0]])) if a != 1]
@@ -85,8 +85,16 @@ def _twins(
     return pairs
 
 
-def _rounded_input(twin: Graph, name: str, values: Range, kind: np.dtype) -> str:
-    result = f"{name}.rounded"
+def _prefix(graph: Graph) -> str:
+    """What no tensor's name in the graph begins with."""
+    prefix = "twin"
+    while any(name.startswith(prefix) for name in graph.shapes):
+        prefix += "_"
+    return prefix
+
+
+def _rounded_input(twin: Graph, name: str, result: str, values: Range, kind: np.dtype) -> str:
+    """The tensor `result`, which is another one as integers hold it; made once."""
     if result not in twin.shapes:
         scale, zero = scale_and_zero(values, kind)
         twin.set_constant(f"{result}.s", np.asarray(scale))

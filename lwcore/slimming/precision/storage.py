@@ -24,12 +24,12 @@ _WEIGHTS: Mapping[str, int] = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1, "MatMul
 
 def store_int8(model: Model) -> tuple[bytes, tuple[str, ...]]:
     """int8 a channel, widened by DequantizeLinear before each use."""
-    graph = Graph.of(prepared(model, STATIC_OPSET))
+    graph, wide = Graph.of(prepared(model, STATIC_OPSET)), dict[str, str]()
     for index, node, axis in _weights(graph):
         weight = graph.constants[node.input[1]].astype(np.float64)
         over = tuple(a for a in range(weight.ndim) if a != axis)
         scale = (np.maximum(np.abs(weight).max(axis=over, keepdims=True), _LOWEST) / 127).astype(np.float32)
-        _widen(graph, index, np.round(weight / scale).astype(np.int8), scale.reshape(-1), axis=axis)
+        _widen(graph, wide, index, np.round(weight / scale).astype(np.int8), scale.reshape(-1), axis=axis)
     return _finished(graph), (
         "Weights are stored in 8 bits and widened to float32 while the model runs: a smaller file, not a faster one.",
     )
@@ -37,19 +37,20 @@ def store_int8(model: Model) -> tuple[bytes, tuple[str, ...]]:
 
 def store_int4(model: Model) -> tuple[bytes, tuple[str, ...]]:
     """int4, one scale for 32 weights of a linear layer or for a channel of a convolution (operator set 21)."""
-    graph = Graph.of(prepared(model, BLOCK_OPSET))
+    graph, wide = Graph.of(prepared(model, BLOCK_OPSET)), dict[str, str]()
     kind = helper.tensor_dtype_to_np_dtype(TensorProto.INT4)
     for index, node, axis in _weights(graph):
         weight = graph.constants[node.input[1]].astype(np.float64)
         if node.op_type in ("Gemm", "MatMul") and weight.ndim == 2:
             integers, scale = _blocks(np.moveaxis(weight, axis, 0))
             parts = {"axis": 1 - axis, "block_size": BLOCK}
-            _widen(graph, index, np.moveaxis(integers, 0, axis).astype(kind), np.moveaxis(scale, 0, axis), **parts)
+            rows = np.moveaxis(integers, 0, axis).astype(kind)
+            _widen(graph, wide, index, rows, np.moveaxis(scale, 0, axis), **parts)
         else:
             rows = np.moveaxis(weight, axis, 0)
             scale = _best_scale(rows.reshape(len(rows), -1))
             integers = _nearest(rows.reshape(len(rows), -1), scale).reshape(rows.shape)
-            _widen(graph, index, np.moveaxis(integers, 0, axis).astype(kind), scale.reshape(-1), axis=axis)
+            _widen(graph, wide, index, np.moveaxis(integers, 0, axis).astype(kind), scale.reshape(-1), axis=axis)
     return _finished(graph), (
         "Weights are stored in 4 bits and widened to float32 while the model runs: an eighth of the weights' bytes, "
         "and more error than 8 bits.",
@@ -94,20 +95,24 @@ def _weights(graph: Graph) -> Iterator[tuple[int, NodeProto, int]]:
         yield index, node, axis % weight.ndim
 
 
-def _widen(graph: Graph, index: int, integers: np.ndarray, scale: np.ndarray, **parts: Any) -> None:
-    """Let an operator read its weight through a DequantizeLinear; operators that share a weight share that too."""
+def _widen(
+    graph: Graph, wide: dict[str, str], index: int, integers: np.ndarray, scale: np.ndarray, **parts: Any
+) -> None:
+    """Let an operator read its weight through a DequantizeLinear; operators that share a weight share that too.
+
+    Args:
+        wide: weight → what widens it, of those done so far; added to.
+    """
     node = graph.nodes[index]
     stem = node.input[1]
-    result = f"{stem}.wide"
-    if result not in graph.shapes:
-        stored, factor = graph.fresh(f"{stem}.int"), graph.fresh(f"{stem}.scale")
+    if stem not in wide:
+        stored, factor, result = (graph.fresh(f"{stem}.{part}") for part in ("int", "scale", "wide"))
         graph.set_constant(stored, integers)
         graph.set_constant(factor, scale.astype(np.float32))
         graph.shapes[result], graph.types[result] = tuple(integers.shape), TensorProto.FLOAT
-        graph.nodes[index] = with_input(node, 1, result)
         graph.nodes.append(helper.make_node("DequantizeLinear", [stored, factor], [result], name=result, **parts))
-        return
-    graph.nodes[index] = with_input(node, 1, result)
+        wide[stem] = result
+    graph.nodes[index] = with_input(node, 1, wide[stem])
 
 
 def _finished(graph: Graph) -> bytes:

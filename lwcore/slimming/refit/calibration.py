@@ -10,7 +10,7 @@ from lwcore.analysis.statistics import affordable
 from lwcore.answers import feeds, spread_out, stacked
 from lwcore.graph import Graph
 from lwcore.model import Model
-from lwcore.runtime import Feed, run, session
+from lwcore.runtime import Feed, run, shared_session
 from lwcore.samples import SampleSet
 
 SAMPLES = 512  # for fitting; more changes the result less than another draw does
@@ -39,11 +39,6 @@ def draw(model: Model, samples: SampleSet, wanted: int = SAMPLES) -> Draw:
 
 def answers(graph: Graph, inputs: list[Feed]) -> list[np.ndarray]:
     """Every output on inputs in batches, float64, one row a sample."""
-    runner = session(runnable(graph))
+    runner = shared_session(graph.serialize())
     pieces = zip(*(spread_out(graph, run(runner, chunk)) for chunk in inputs), strict=True)
     return [stacked(rows).astype(np.float64) for rows in pieces]
-
-
-def runnable(graph: Graph) -> bytes:
-    """A graph as bytes without the shapes inside it: quicker to write and to read than a whole file."""
-    return graph.subgraph(range(len(graph.nodes)), graph.inputs, graph.outputs)

@@ -16,6 +16,7 @@ from onnx import NodeProto
 from lwcore.graph import Graph, Shape, attributes
 from lwcore.slimming.weights import Weights
 
+SPARSE = 3  # with fewer of its positions than one in so many picked, a picture is not turned over for it
 ROWS = 12_000  # vectors a statistic is made of: far more than most layers have inputs
 
 
@@ -93,20 +94,25 @@ class Linear:
         if math.prod(self.kernel) == 1 and not any(map(any, self.pads)) and set(self.strides) == {1}:
             return along(values, 1, step, start).reshape(self.groups, self.width, -1)
         count, channels, *space = values.shape
-        places = np.unravel_index(np.arange(start, self.positions, step), self._sizes(space))
-        flat = values.reshape(count, channels, -1)
-        columns = np.empty((channels, math.prod(self.kernel), count, len(places[0])), np.float32)
-        for position, offset in enumerate(np.ndindex(*self.kernel)):
-            where = [
-                p * s + o * d - before
-                for p, s, o, d, (before, _) in zip(places, self.strides, offset, self.dilations, self.pads, strict=True)
-            ]
-            outside = np.any([(w < 0) | (w >= size) for w, size in zip(where, space, strict=True)], axis=0)
-            taken = np.take(flat, np.ravel_multi_index(where, space, mode="clip"), axis=2)
-            columns[:, position] = taken.swapaxes(0, 1)
-            if outside.any():  # what a kernel reads beyond the edge
-                columns[:, position, :, outside] = 0
-        return columns.reshape(self.groups, self.width, -1)
+        where, outside = self._places(tuple(space), step, start)
+        flat = values.reshape(count, channels, -1).astype(np.float32, copy=False)
+        if len(where) > flat.shape[2] // SPARSE:  # samples last: every position that is picked is one run of memory
+            taken = np.take(np.ascontiguousarray(flat.transpose(1, 2, 0)), where, axis=1, mode="clip")
+        else:
+            taken = np.ascontiguousarray(np.take(flat, where, axis=2, mode="clip").transpose(1, 2, 0))
+        taken[:, outside] = 0  # what a kernel reads beyond the edge
+        return taken.reshape(self.groups, self.width, -1)
+
+    def _places(self, space: Shape, step: int, start: int) -> tuple[np.ndarray, np.ndarray]:
+        """What every `step`-th position of the result reads under each kernel position, and which lie outside."""
+        picked = np.unravel_index(np.arange(start, self.positions, step), self._sizes(space))
+        offsets = np.unravel_index(np.arange(math.prod(self.kernel))[:, None], self.kernel)
+        where = [
+            p * s + o * d - before
+            for p, o, s, d, (before, _) in zip(picked, offsets, self.strides, self.dilations, self.pads, strict=True)
+        ]
+        outside = np.any([(w < 0) | (w >= size) for w, size in zip(where, space, strict=True)], axis=0)
+        return np.ravel_multi_index(where, space, mode="clip").reshape(-1), np.flatnonzero(outside)
 
     def _sizes(self, space: Sequence[int]) -> list[int]:
         """Of the result in space."""
@@ -119,13 +125,16 @@ class Linear:
 
 
 def along(values: np.ndarray, axis: int, step: int, start: int = 0) -> np.ndarray:
-    """Vectors along an axis, shape (size of the axis, n) float32, at every `step`-th position of the others."""
+    """Vectors along an axis, shape (size of the axis, n) float32, at every `step`-th position of the others.
+
+    The first axis holds the samples; those of one position lie beside each other.
+    """
     if axis == 1 and values.ndim > 2:  # pick before moving the axis: few positions of large pictures
-        taken = values.reshape(*values.shape[:2], -1)[:, :, start::step].swapaxes(0, 1)
+        taken = values.reshape(*values.shape[:2], -1)[:, :, start::step].transpose(1, 2, 0)
     else:
         last = np.moveaxis(values, axis, -1)
-        taken = np.moveaxis(last.reshape(len(last), -1, last.shape[-1])[:, start::step], -1, 0)
-    return np.ascontiguousarray(taken.astype(np.float32, copy=False).reshape(len(taken), -1))
+        taken = last.reshape(len(last), -1, last.shape[-1])[:, start::step].transpose(2, 1, 0)
+    return np.ascontiguousarray(taken, np.float32).reshape(len(taken), -1)
 
 
 def linear_layers(graph: Graph) -> list[Linear]:

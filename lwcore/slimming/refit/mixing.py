@@ -47,40 +47,49 @@ class Mixing:
     run: int
     home: Home | None
 
-    def write(self, pair: Pair, rebuild: np.ndarray, left: np.ndarray) -> None:
+    def dense(self, pair: Pair) -> np.ndarray:
+        """The dense weight of the outputs that are left, its channels alone along the consumer's axis, `run` behind."""
+        name, axis = self.consumer.constant, self.consumer.axis
+        weight = pair.dense.constants[name] if name in pair.dense.constants else pair.full.read(name)
+        weight = weight.astype(np.result_type(weight, np.float32), copy=False)
+        for other, mask in self.outputs.items():
+            weight = np.compress(mask, weight, axis=other)
+        return weight.reshape(*weight.shape[:axis], len(self.kept), self.run, *weight.shape[axis + 1 :])
+
+    def write(self, pair: Pair, new: np.ndarray, shift: np.ndarray) -> None:
         """Put `W B` in the place of the weight, and what the means leave over into the bias.
 
         Args:
-            rebuild: B, shape (C, K).
-            left: E[x − B x̂], shape (C,).
+            new: W B, laid out as `dense`.
+            shift: W E[x − B x̂], without the axis of the channels.
         """
-        name, axis = self.consumer.constant, self.consumer.axis
-        weight = pair.full.read(name)
-        for other, mask in self.outputs.items():
-            weight = np.compress(mask, weight, axis=other)
-        full = np.moveaxis(weight, axis, -1)
-        if self.run > 1:  # a flattened picture: the same B at every position
-            full = np.swapaxes(full.reshape(*full.shape[:-1], len(self.kept), self.run), -1, -2)
-        new = full @ rebuild
-        if self.run > 1:
-            new = np.swapaxes(new, -1, -2).reshape(*new.shape[:-2], -1)
         if not np.isfinite(new).all():
             raise refused(pair.slim, self.consumer.node)
-        growth = pair.small.write(name, np.moveaxis(new, -1, axis))
+        name, axis = self.consumer.constant, self.consumer.axis
+        growth = pair.small.write(name, new.reshape(*new.shape[:axis], -1, *new.shape[axis + 2 :]))
         if self.home is not None:
-            bias, shift = pair.small.read(self.home.name), full @ left
-            per_output = shift.reshape(len(shift), -1).sum(axis=1)  # over kernel positions
+            bias, left = pair.small.read(self.home.name), shift.sum(axis=axis)
+            per_output = left.reshape(len(left), -1).sum(axis=1)  # over kernel positions
             pair.small.rescale(self.home.name, bias + self.home.factor * per_output.reshape(bias.shape), growth)
 
     def from_moments(self, pair: Pair, stats: Moments) -> None:
-        """Re-fit from the dense model's statistics alone."""
+        """Re-fit from the dense model's statistics alone; only what is lost needs rebuilding."""
         kept, lost = np.flatnonzero(self.kept), np.flatnonzero(~self.kept)
-        mean = stats.mean if self.home is not None else np.zeros_like(stats.mean)
-        inner, cross = (stats.gram[np.ix_(rows, kept)] - np.outer(mean[rows], mean[kept]) for rows in (kept, lost))
-        rebuild = np.zeros((len(self.kept), len(kept)))
-        rebuild[kept, np.arange(len(kept))] = 1.0  # what is there needs no rebuilding
-        rebuild[lost] = solver(inner[None], _ONE_SHOT)(cross[None])[0]
-        self.write(pair, rebuild, stats.mean - rebuild @ stats.mean[kept])
+        inner, cross = (stats.gram[np.ix_(rows, kept)] for rows in (kept, lost))
+        if self.home is not None:
+            inner -= np.outer(stats.mean[kept], stats.mean[kept])
+            cross -= np.outer(stats.mean[lost], stats.mean[kept])
+        rebuild = solver(inner[None], _ONE_SHOT)(cross[None])[0]
+        weight, axis = self.dense(pair), self.consumer.axis
+        new, shift = mixed(np.take(weight, lost, axis), axis, rebuild, stats.mean[lost] - rebuild @ stats.mean[kept])
+        self.write(pair, new + np.take(weight, kept, axis), shift)
+
+
+def mixed(weight: np.ndarray, axis: int, rebuild: np.ndarray, left: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Along one axis of a weight, `W B` as one product and `W left`, in the weight's precision."""
+    last = np.ascontiguousarray(np.moveaxis(weight, axis, -1))
+    flat = last.reshape(-1, last.shape[-1]) @ rebuild.astype(weight.dtype)
+    return np.moveaxis(flat.reshape(*last.shape[:-1], -1), -1, axis), last @ left
 
 
 def mixing(pair: Pair, consumer: Consumer, cuts: dict[tuple[str, int], np.ndarray], keep: Keep) -> Mixing:
@@ -121,7 +130,7 @@ class Rebuilt:
             batches.append(Batch(inputs[None], self._pair.turned(name, y)[None]))
         plain = np.eye(len(found.kept))[None, :, found.kept]
         rebuild, left = fitted(batches, plain, found.home is not None)
-        found.write(self._pair, rebuild[0], left[0])
+        found.write(self._pair, *mixed(found.dense(self._pair), found.consumer.axis, rebuild[0], left[0]))
 
 
 def whole(graph: Graph, coupling: Coupling) -> list[Consumer]:

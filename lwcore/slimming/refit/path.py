@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from onnx import NodeProto
@@ -31,24 +31,28 @@ class Path:
     total: str | None = None
     other: str | None = None
 
+    def beyond(self, fixed: np.ndarray) -> Path:
+        """The path of what a layer gives without the constant that it adds itself, shape (outputs, 1)."""
+        return replace(self, shift=self.shift + self.gain * fixed)
+
     def wanted(self, total: np.ndarray, other: np.ndarray) -> np.ndarray:
         """The result that makes the sum right."""
-        return np.asarray((total - other - self.shift) / self.gain)
+        missing: np.ndarray = total - other
+        missing -= self.shift
+        missing /= self.gain
+        return missing
 
-    def bounds(self, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def bounds(self, other: np.ndarray | float = 0.0) -> tuple[np.ndarray | float, np.ndarray | float]:
         """Between which values of y the activation tells values apart; rows of vectors as `other`'s are.
 
         An edge that lies at infinity everywhere is one number an output, which costs nothing to look at.
         """
+        if not np.isfinite((self.low, self.high)).any():
+            return -np.inf, np.inf
         met = (self.shift + other) / self.gain
         ends = np.float32(self.low) / self.gain, np.float32(self.high) / self.gain
         low, high = (edge - met if np.isfinite(edge).any() else edge for edge in (np.minimum(*ends), np.maximum(*ends)))
         return low, high
-
-    @property
-    def clips(self) -> bool:
-        """True when an activation cuts something off."""
-        return bool(np.isfinite(self.low) or np.isfinite(self.high))
 
 
 def path(dense: Graph, slim: Graph, readers: Mapping[str, list[int]], layer: Linear) -> Path | None:

@@ -37,11 +37,6 @@ class Batch:
     low: np.ndarray | float = -np.inf
     high: np.ndarray | float = np.inf
 
-    @property
-    def clipped(self) -> bool:
-        """True when an activation follows that cuts something off."""
-        return bool(np.isfinite(self.low).any() or np.isfinite(self.high).any())
-
     def thinned(self, step: int) -> Batch:
         """Every `step`-th vector."""
         low, high = (
@@ -50,14 +45,22 @@ class Batch:
         )
         return Batch(self.x[..., ::step], self.y[..., ::step], low, high)
 
-    def passing(self, predicted: np.ndarray) -> np.ndarray:
-        """The targets, moved to the prediction where both are cut off alike."""
-        moved = self.y.copy()
-        if np.isfinite(self.low).any():
-            np.copyto(moved, np.minimum(predicted, self.low), where=self.y <= self.low, casting="same_kind")
-        if np.isfinite(self.high).any():
-            np.copyto(moved, np.maximum(predicted, self.high), where=self.y >= self.high, casting="same_kind")
-        return moved
+    def window(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Between which values a target may follow the prediction; None where nothing is cut off.
+
+        A target that passes has no room; one that is cut off may lie anywhere beyond the edge.
+        """
+        bottom, top = np.isfinite(self.low).any(), np.isfinite(self.high).any()
+        if not bottom and not top:
+            return None
+        least, most = self.y, self.y
+        if bottom:
+            below = self.y <= self.low
+            least, most = np.where(below, np.float32(-np.inf), least), np.where(below, self.low, most)
+        if top:
+            above = self.y >= self.high
+            least, most = np.where(above, self.high, least), np.where(above, np.float32(np.inf), most)
+        return least, most
 
 
 @dataclass(frozen=True)
@@ -78,16 +81,19 @@ class Sums:
     count: int
 
     @classmethod
-    def of(cls, batch: Batch) -> Sums:
-        """Of one batch."""
-        flipped, ones = batch.x.swapaxes(1, 2), np.ones(batch.x.shape[2], np.float32)
-        return cls(
-            (batch.x @ flipped).astype(np.float64),
-            (batch.y @ flipped).astype(np.float64),
-            (batch.x @ ones).astype(np.float64),
-            (batch.y @ ones).astype(np.float64),
-            len(ones),
-        )
+    def of(cls, batches: Sequence[Batch]) -> Sums:
+        """Of some batches: each is summed in float32, their sums in float64."""
+        groups, width, _ = batches[0].x.shape
+        outputs = batches[0].y.shape[1]
+        inner, cross = np.zeros((groups, width, width)), np.zeros((groups, outputs, width))
+        x, y = np.zeros((groups, width)), np.zeros((groups, outputs))
+        for batch in batches:
+            flipped, ones = batch.x.swapaxes(1, 2), np.ones(batch.x.shape[2], np.float32)
+            inner += batch.x @ flipped
+            cross += batch.y @ flipped
+            x += batch.x @ ones
+            y += batch.y @ ones
+        return cls(inner, cross, x, y, sum(batch.x.shape[2] for batch in batches))
 
     def __add__(self, other: Sums) -> Sums:
         return Sums(
@@ -112,13 +118,14 @@ def solver(inner: np.ndarray, ridge: float) -> Solver:
     groups, size = inner.shape[:2]
     if not np.isfinite(inner).all():  # whoever writes the weight refuses it
         return lambda missing: np.full_like(missing, np.nan)
+    full, diagonal = inner.copy(), np.arange(size)
     power = np.maximum(np.trace(inner, axis1=1, axis2=2) / size, _FLOOR)
-    full = inner + (ridge * power)[:, None, None] * np.eye(size)
+    full[:, diagonal, diagonal] += (ridge * power)[:, None]
     if groups > 1:
         inverse = np.linalg.inv(full)
         return lambda missing: np.asarray(missing @ inverse)
     try:
-        factor = cho_factor(full[0], check_finite=False)
+        factor = cho_factor(full[0].T, overwrite_a=True, check_finite=False)  # the transpose is LAPACK's own order
     except np.linalg.LinAlgError:  # rounding of nearly dependent inputs outweighs so small a ridge
         return solver(inner, _FIRMER * ridge)
     return lambda missing: np.asarray(cho_solve(factor, missing[0].T, check_finite=False).T[None])
@@ -134,48 +141,41 @@ def fitted(batches: Sequence[Batch], plain: np.ndarray, centred: bool) -> tuple[
     Returns:
         The weight, and E[y − W x], shape (groups, outputs); not finite where the vectors are not.
     """
-    parts = [Sums.of(batch) for batch in batches]
-    total = _sum(parts)
+    held = batches[HELD - 1 :: HELD]
+    seen = Sums.of([batch for i, batch in enumerate(batches) if i % HELD != HELD - 1])
+    unseen = Sums.of(held) if held else None
+    total = seen + unseen if unseen else seen
     if not (np.isfinite(total.inner).all() and np.isfinite(total.cross).all()):
         return np.full_like(plain, np.nan), np.full(plain.shape[:2], np.nan)
-    ridge = _ridge(parts, plain, centred)
+    ridge = _ridge(seen, unseen, plain, centred) if unseen else RIDGES[FIRST]
     if ridge is None:
         return plain, _left(total, plain)
     inner, cross = total.covariances(centred)
-    solve = solver(inner, ridge)
-    weight = plain + solve(cross - plain @ inner)
-    if not centred or not any(batch.clipped for batch in batches):
-        return weight, _left(total, weight)
+    solve, known = solver(inner, ridge), plain @ inner
+    weight = plain + solve(cross - known)
     shift = _left(total, weight)
+    windows = [batch.window() for batch in batches] if centred else []
+    if not any(windows):
+        return weight, shift
     for _ in range(SWEEPS):
-        cross, mean = _passing(batches, weight, shift, total)
-        weight = plain + solve(cross - plain @ inner)
+        cross, mean = _passing(batches, windows, weight, shift, total)
+        weight = plain + solve(cross - known)
         shift = mean - (weight @ total.x[:, :, None])[..., 0] / total.count
     return weight, shift
-
-
-def _sum(parts: Sequence[Sums]) -> Sums:
-    total = parts[0]
-    for part in parts[1:]:
-        total = total + part
-    return total
 
 
 def _left(total: Sums, weight: np.ndarray) -> np.ndarray:
     return np.asarray((total.y - (weight @ total.x[:, :, None])[..., 0]) / total.count)
 
 
-def _ridge(parts: Sequence[Sums], plain: np.ndarray, centred: bool) -> float | None:
+def _ridge(seen: Sums, unseen: Sums, plain: np.ndarray, centred: bool) -> float | None:
     """The ridge that does best on the batches left out; None when none does better than the weight at hand."""
-    held = parts[HELD - 1 :: HELD]
-    if not held:
-        return RIDGES[FIRST]
-    inner, cross = _sum([p for i, p in enumerate(parts) if i % HELD != HELD - 1]).covariances(centred)
-    unseen = _sum(held).covariances(centred)
+    inner, cross = seen.covariances(centred)
+    judge = unseen.covariances(centred)
     missing = cross - plain @ inner
 
     def loss(position: int) -> float:
-        return _loss(plain + solver(inner, RIDGES[position])(missing), *unseen)
+        return _loss(plain + solver(inner, RIDGES[position])(missing), *judge)
 
     best, at = loss(FIRST), FIRST
     for way in (1, -1):  # the loss has one valley: go down whichever side it falls
@@ -184,7 +184,7 @@ def _ridge(parts: Sequence[Sums], plain: np.ndarray, centred: bool) -> float | N
             best, at, position = found, position, position + way
         if at != FIRST:
             break
-    return RIDGES[at] if best < _loss(plain, *unseen) else None
+    return RIDGES[at] if best < _loss(plain, *judge) else None
 
 
 def _loss(weight: np.ndarray, inner: np.ndarray, cross: np.ndarray) -> float:
@@ -193,15 +193,21 @@ def _loss(weight: np.ndarray, inner: np.ndarray, cross: np.ndarray) -> float:
 
 
 def _passing(
-    batches: Sequence[Batch], weight: np.ndarray, shift: np.ndarray, total: Sums
+    batches: Sequence[Batch],
+    windows: Sequence[tuple[np.ndarray, np.ndarray] | None],
+    weight: np.ndarray,
+    shift: np.ndarray,
+    total: Sums,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cov(t, x) and E[t] for the targets t that an activation lets through."""
     small, offset = weight.astype(np.float32), shift[:, :, None].astype(np.float32)
     cross, mean = np.zeros(weight.shape), np.zeros(shift.shape)
-    for batch in batches:
-        predicted = small @ batch.x
-        predicted += offset
-        targets = batch.passing(predicted)
+    for batch, window in zip(batches, windows, strict=True):
+        targets = batch.y
+        if window:
+            targets = small @ batch.x
+            targets += offset
+            np.clip(targets, *window, out=targets)
         cross += targets @ batch.x.swapaxes(1, 2)
         mean += targets @ np.ones(targets.shape[2], np.float32)
     mean /= total.count

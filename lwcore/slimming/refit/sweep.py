@@ -221,19 +221,21 @@ class Direct:
             pair.small.rescale(home.name, bias + home.factor * shift.reshape(bias.shape), growth)
 
     def _batches(self, original: Chunks, now: Sequence[Chunks]) -> list[Batch]:
-        layer, way, step, name = self._layer, self._path, self._step, self.original.name
-        fixed, kept = self._fixed(), self._pair.kept(name).get(self._axis)
+        layer, step, name, fixed = self._layer, self._step, self.original.name, self._fixed()
+        way = self._path and self._path.beyond(fixed)
+        kept = self._pair.kept(name).get(self._axis)
+        edges = way.bounds() if way else (-np.inf, np.inf)
         found = []
         for place, x in enumerate(now[0]):
             start = first(place, step, layer.positions)
             y = self._pair.turned(name, original[place], kept)
-            beside = along(now[1][place], layer.axis, step, start) if len(now) > 1 else np.zeros((1, 1), np.float32)
-            low: np.ndarray | float = -np.inf
-            high: np.ndarray | float = np.inf
-            if way:
-                y = way.wanted(y, beside) if way.other else y
-                low, high = (self._grouped(edge - fixed) for edge in way.bounds(beside)) if way.clips else (low, high)
-            found.append(Batch(layer.vectors(x, step, start), self._grouped(y - fixed), low, high))
+            if way and way.other:
+                beside = along(now[1][place], layer.axis, step, start)
+                y, edges = way.wanted(y, beside), way.bounds(beside)
+            else:
+                y = y - fixed
+            low, high = (self._grouped(edge) if isinstance(edge, np.ndarray) else edge for edge in edges)
+            found.append(Batch(layer.vectors(x, step, start), self._grouped(y), low, high))
         return found
 
     def _grouped(self, rows: np.ndarray) -> np.ndarray:

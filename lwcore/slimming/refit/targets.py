@@ -21,7 +21,7 @@ from lwcore.slimming.refit.linear import Linear, along, linear_layers
 from lwcore.slimming.refit.path import path
 from lwcore.slimming.refit.walk import Chunks, Walk
 
-ENOUGH, FEWEST, MOST = 30, 2500, 5000  # vectors: for each weight of an output, and in all; more were not better
+ENOUGH, FEWEST, MOST = 30, 2500, 3000  # vectors: for each weight of an output, and in all; 5000 were not better
 AHEAD = 30_000_000  # values held ahead of their use (120 MB)
 GOLDEN = 0.618034
 

@@ -24,6 +24,7 @@ class Walk:
         self._batches = len(inputs)
         self._waiting = dict.fromkeys(range(len(graph.nodes)))
         self._made_by = graph.producers()
+        self._reads = [tuple(reads(node)) for node in graph.nodes]
 
     def reach(self, names: Sequence[str], keep: Sequence[str] = ()) -> list[Chunks]:
         """Values of some tensors; only the operators that they need are run.
@@ -43,9 +44,9 @@ class Walk:
         for index in part:
             del self._waiting[index]
         nodes, live = self._graph.nodes, self._live
-        later = {name for index in self._waiting for name in reads(nodes[index])} | {*keep}
+        later = {name for index in self._waiting for name in self._reads[index]} | {*keep}
         made = [name for index in part for name in nodes[index].output if name in later or name in names]
-        here = {name for index in part for name in reads(nodes[index])}
+        here = {name for index in part for name in self._reads[index]}
         fed = [name for name in live if name in here]
         runner = session(self._graph.subgraph(part, fed, made)) if made else None
         self._live = {name: chunks for name, chunks in live.items() if name in later}
@@ -67,5 +68,5 @@ class Walk:
             index = self._made_by.get(stack.pop(), -1)
             if index in self._waiting and index not in found:
                 found.add(index)
-                stack += reads(self._graph.nodes[index])
+                stack += self._reads[index]
         return sorted(found)

@@ -74,4 +74,4 @@ def search(words: str, families: Sequence[str] = ()) -> tuple[Offer, ...]:
 @lru_cache(maxsize=1)
 def structures() -> tuple[str, ...]:
     """The architectures that a file of weights can be fitted to: the list without the names of weights."""
-    return tuple(dict.fromkeys(o.ref.partition(".")[0] for o in offers() if o.family in ("torchvision", "timm")))
+    return tuple(dict.fromkeys(o.ref.partition(".")[0] for o in offers() if o.family != "huggingface"))

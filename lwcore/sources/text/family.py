@@ -11,9 +11,10 @@ from lwcore.progress import Progress, silent
 from lwcore.samples.tokens import TOKENIZER
 from lwcore.settings import ASSETS
 from lwcore.sources.export import made_with
+from lwcore.sources.families import Architecture
 from lwcore.sources.hub import cache
 from lwcore.sources.text.files import USUAL, card_of
-from lwcore.sources.text.structures import STRUCTURES, Configuration
+from lwcore.sources.text.structures import STRUCTURES, Configuration, Structure
 
 
 def load(name: str, pretrained: bool, progress: Progress = silent) -> Model:
@@ -27,15 +28,12 @@ def load(name: str, pretrained: bool, progress: Progress = silent) -> Model:
     Raises:
         ModelError: no such structure, or weights are asked for.
     """
-    if name not in STRUCTURES:
-        near = difflib.get_close_matches(name, list(STRUCTURES), 3) or ["distilbert-base", "tinybert-4"]
-        raise ModelError(f"Expected one of {', '.join(STRUCTURES)}; found {name[:80]!r}. Did you mean {near[0]}?")
+    structure = _structure(name)
     if pretrained:
         raise ModelError(
             f"Expected transformers:{name}:none for the structure with random weights; trained ones come from a hub "
             "(huggingface:OWNER/NAME) or from a folder or zip with config.json, the weights and the tokenizer."
         )
-    structure = STRUCTURES[name]
     configuration = Configuration(kind=structure.kind, settings=structure.settings)
 
     def make() -> bytes:
@@ -60,3 +58,17 @@ def load(name: str, pretrained: bool, progress: Progress = silent) -> Model:
     note = "It has no vocabulary of its own, so texts are read with that of the e-mail models."
     words = (ASSETS / "models" / "email.tokenizer.json").read_bytes()
     return Model(data=data, card=card, notes=(note,), files={TOKENIZER: words})
+
+
+def architecture(name: str) -> Architecture:
+    """The structure of a text encoder, to be filled with somebody's weights; raises `ModelError`."""
+    from lwcore.sources.text import fitted
+
+    return fitted.architecture(_structure(name))
+
+
+def _structure(name: str) -> Structure:
+    if name not in STRUCTURES:
+        near = difflib.get_close_matches(name, list(STRUCTURES), 3) or ["distilbert-base", "tinybert-4"]
+        raise ModelError(f"Expected one of {', '.join(STRUCTURES)}; found {name[:80]!r}. Did you mean {near[0]}?")
+    return STRUCTURES[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -21,18 +22,9 @@ _OLD_NAMES = ((".gamma", ".weight"), (".beta", ".bias"))  # LayerNorm in the fir
 
 def build(configuration: Configuration) -> nn.Module:
     """The network with random weights, the same every time; raises `ModelError` when it is too large."""
-    import torch
-    import transformers
-
-    kind = KINDS[configuration.kind]
-    config = transformers.AutoConfig.for_model(configuration.kind, **configuration.settings)
-    config._attn_implementation = "eager"  # the only one whose export leaves the scale a constant
-    if configuration.classes:
-        config.num_labels = len(configuration.classes)
-    factory: Any = getattr(transformers, kind.classifier if configuration.classes else kind.encoder)
+    factory, config = _factory(configuration)
     try:
-        with torch.device("meta"):
-            count = sum(p.numel() for p in factory(config).parameters())
+        count = sum(math.prod(shape) for shape in outline(configuration).values())
         if count > LARGEST:
             raise ModelError(
                 f"Expected a model of at most {LARGEST:,} parameters, found {count:,}: it does not fit into one ONNX "
@@ -45,6 +37,27 @@ def build(configuration: Configuration) -> nn.Module:
     return network
 
 
+def outline(configuration: Configuration) -> dict[str, tuple[int, ...]]:
+    """Name → shape of every tensor of the network, in its order, without making one."""
+    import torch
+
+    factory, config = _factory(configuration)
+    with torch.device("meta"):
+        return {name: tuple(tensor.shape) for name, tensor in factory(config).state_dict().items()}
+
+
+def _factory(configuration: Configuration) -> tuple[Any, Any]:
+    """The class of the network, and what it is made from."""
+    import transformers
+
+    kind = KINDS[configuration.kind]
+    config = transformers.AutoConfig.for_model(configuration.kind, **configuration.settings)
+    config._attn_implementation = "eager"  # the only one whose export leaves the scale a constant
+    if configuration.classes:
+        config.num_labels = len(configuration.classes)
+    return getattr(transformers, kind.classifier if configuration.classes else kind.encoder), config
+
+
 def fill(network: nn.Module, configuration: Configuration, state: Mapping[str, np.ndarray]) -> None:
     """Put tensors into their places, by name; heads of other tasks are left over.
 
@@ -54,7 +67,7 @@ def fill(network: nn.Module, configuration: Configuration, state: Mapping[str, n
     import torch
 
     prefix = KINDS[configuration.kind].prefix
-    given = {_new_name(name): array for name, array in state.items()}
+    given = {new_name(name): array for name, array in state.items()}
     if not configuration.classes:
         given |= {name.removeprefix(prefix): array for name, array in given.items() if name.startswith(prefix)}
     wanted = network.state_dict()
@@ -74,7 +87,8 @@ def fill(network: nn.Module, configuration: Configuration, state: Mapping[str, n
     network.load_state_dict(tensors, strict=False)
 
 
-def _new_name(name: str) -> str:
+def new_name(name: str) -> str:
+    """A tensor's name as it is called today."""
     for old, new in _OLD_NAMES:
         if name.endswith(old):
             return name.removesuffix(old) + new

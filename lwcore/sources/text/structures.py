@@ -205,7 +205,7 @@ def read_configuration(data: bytes) -> Configuration:
         _check(name, value)
     wanted = table.get("architectures") or [""]
     classifies = isinstance(wanted, list) and str(wanted[0]).endswith("ForSequenceClassification")
-    return Configuration(kind=kind, settings=settings, classes=_class_names(table) if classifies else ())
+    return Configuration(kind=kind, settings=settings, classes=class_names(table) if classifies else ())
 
 
 def _check(name: str, value: object) -> None:
@@ -220,7 +220,8 @@ def _check(name: str, value: object) -> None:
         raise ModelError(f"config.json: expected {name} to be a number, found {str(value)[:40]!r}.")
 
 
-def _class_names(table: Mapping[str, Any]) -> tuple[str, ...]:
+def class_names(table: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the classes by a `config.json`, or numbers where it has none; raises `ModelError`."""
     names = table.get("id2label")
     if not isinstance(names, dict) or not 2 <= len(names) <= 10_000:
         count = table.get("num_labels", 2)

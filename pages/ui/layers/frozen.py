@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from pages.ui import service
-from pages.ui.text import note, t
+from pages.ui.text import cell, note, t
 
 
 def draw(ref: str) -> None:
@@ -23,10 +23,10 @@ def draw(ref: str) -> None:
     with st.expander(t("frozen.table"), icon=":material/lock:", key="frozen"):
         rows = [
             {
-                t("layers.name"): f.layer,
+                t("layers.name"): cell(f.layer),
                 t("frozen.channels"): f.channels,
                 t("frozen.why"): t("frozen.by.meaning" if f.meant else "frozen.by.rule"),
-                t("frozen.reason"): note(f.reason),
+                t("frozen.reason"): cell(note(f.reason)),
             }
             for f in sorted(coupling.frozen, key=lambda f: f.meant)
         ]

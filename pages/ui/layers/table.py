@@ -17,7 +17,7 @@ from lwcore.errors import LwcoreError
 from lwcore.graph import Graph, attributes
 from pages.ui import charts, errors, measuring, service
 from pages.ui.state import put, session, update
-from pages.ui.text import named, t
+from pages.ui.text import cell, named, t, uncelled
 
 VALUES = ("params", "macs")
 _OTHER = "…"
@@ -152,7 +152,7 @@ class View:
                 spec, on_select="rerun", key=key, selection_mode="pick", alt=self._alt(rows, value)
             )
         picked = event.selection.get("pick") or []
-        _pick(key, picked[0].get("name", "") if picked else "")
+        _pick(key, uncelled(picked[0].get("name", "")) if picked else "")
 
     def _alt(self, rows: list[dict[str, Any]], value: str) -> str:
         most = max(rows, key=lambda r: r[value], default=None)
@@ -164,8 +164,8 @@ class View:
         frame = pd.DataFrame(
             [
                 {
-                    "name": r["name"],
-                    "type": r["kind"],
+                    "name": cell(r["name"]),
+                    "type": cell(r["kind"]),
                     "shape": r["shape"],
                     "params": r["params"],
                     "params_share": r["params"] / total["params"],

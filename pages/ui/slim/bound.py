@@ -63,6 +63,16 @@ def percent(
     )
 
 
+def advanced(method: Method, draw: Callable[[], None]) -> None:
+    """What few need, in a fold that is filled once it is opened: most of a page's widgets, and so of its cost."""
+    box = st.expander(
+        t("slim.advanced"), icon=":material/tune:", key=f"{method.name}-advanced", type="compact", on_change="rerun"
+    )
+    if box.open:
+        with box:
+            draw()
+
+
 def choice(method: Method, field: str, options: Sequence[str], value: Any = None, put: Put | None = None) -> None:
     """One of a few, all in sight; texts are `slim.<field>`, `slim.<field>.help` and `<field>.<option>`."""
     st.segmented_control(

@@ -15,7 +15,7 @@ from pages.ui import service
 from pages.ui.slim import bound, methods
 from pages.ui.slim.methods import Method
 from pages.ui.state import session, update
-from pages.ui.text import known, t
+from pages.ui.text import cell, known, t
 
 GOALS = ("same", "macs", "params", "bytes", "latency")
 COMPENSATIONS = ("sequential", "one-shot", "none")
@@ -28,12 +28,15 @@ def draw(method: Method, step: Channels) -> None:
     bound.percent(
         t(f"slim.amount.{goal}"), method, "amount", methods.removed(step), methods.remove_share, t("slim.amount.help")
     )
-    with st.expander(t("slim.advanced"), icon=":material/tune:", key=f"{method.name}-advanced", type="compact"):
-        bound.select(method, "goal", {name: t(f"goal.{name}") for name in GOALS}, goal, methods.share_of)
-        bound.select(method, "criterion", {name: known(f"criterion.{name}", c.title) for name, c in CRITERIA.items()})
-        bound.choice(method, "compensate", COMPENSATIONS)
-        bound.choice(method, "align", ALIGNMENTS, "single" if step.align == 1 else "blocks", _align)
-        _groups(method, step)
+    bound.advanced(method, lambda: _advanced(method, step, goal))
+
+
+def _advanced(method: Method, step: Channels, goal: str) -> None:
+    bound.select(method, "goal", {name: t(f"goal.{name}") for name in GOALS}, goal, methods.share_of)
+    bound.select(method, "criterion", {name: known(f"criterion.{name}", c.title) for name, c in CRITERIA.items()})
+    bound.choice(method, "compensate", COMPENSATIONS)
+    bound.choice(method, "align", ALIGNMENTS, "single" if step.align == 1 else "blocks", _align)
+    _groups(method, step)
 
 
 def _align(step: Channels, value: str) -> Channels:
@@ -53,7 +56,7 @@ def _groups(method: Method, step: Channels) -> None:
     table = pd.DataFrame(
         [
             {
-                "group": g.name,
+                "group": cell(g.name),
                 "channels": g.channels,
                 "layers": len(g.layers),
                 "amount": None if g.name not in base else 100 * base[g.name],
@@ -72,7 +75,7 @@ def _groups(method: Method, step: Channels) -> None:
         placeholder="–",
         alt=t("slim.groups"),
     )
-    amounts = _amounts(edited.to_dict("records"), {g.name for g in groups})
+    amounts = _amounts(edited.to_dict("records"), {cell(g.name): g.name for g in groups})
     others = {name: share for name, share in step.groups.items() if name not in {g.name for g in groups}}
     if {**others, **amounts} != step.groups:
         changed = replace(step, groups={**others, **amounts})
@@ -89,10 +92,10 @@ def _columns() -> dict[str, Any]:
     }
 
 
-def _amounts(rows: list[dict[str, Any]], names: set[str]) -> Mapping[str, float]:
+def _amounts(rows: list[dict[str, Any]], names: Mapping[str, str]) -> Mapping[str, float]:
     """Group → share, of the rows with an amount; a client can send anything, so names and bounds are checked here."""
     return {
-        row["group"]: round(min(max(float(row["amount"]) / 100, 0.0), MOST), 4)
+        names[row["group"]]: round(min(max(float(row["amount"]) / 100, 0.0), MOST), 4)
         for row in rows
         if row["group"] in names and row["amount"] is not None and not pd.isna(row["amount"])
     }

@@ -33,8 +33,7 @@ def draw(method: Method, step: Distill) -> None:
     bound.select(method, "teacher", _teachers(step))
     bound.select(method, "training", _sets(step), step.samples, lambda s, ref: replace(s, samples=ref))
     st.caption(t("slim.distill.text" if _labelled(step) else "slim.distill.unlabelled"))
-    with st.expander(t("slim.advanced"), icon=":material/tune:", key=f"{method.name}-advanced", type="compact"):
-        _advanced(method, step)
+    bound.advanced(method, lambda: _advanced(method, step))
 
 
 def _teachers(step: Distill) -> dict[str, str]:

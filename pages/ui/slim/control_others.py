@@ -36,14 +36,17 @@ def draw_blocks(method: Method, step: Blocks) -> None:
             t("slim.blocks.help"),
         )
         _which(method, step, known)
-    with st.expander(t("slim.advanced"), icon=":material/tune:", key=f"{method.name}-advanced", type="compact"):
-        st.multiselect(
-            t("slim.blocks.names"),
-            list(dict.fromkeys([*known, *step.names])),
-            placeholder=t("slim.blocks.names.none"),
-            help=t("slim.blocks.names.help"),
-            **bound.bind(method, "names", list(step.names), lambda s, names: replace(s, names=tuple(names))),
-        )
+    bound.advanced(method, lambda: _names(method, step, known))
+
+
+def _names(method: Method, step: Blocks, known: Sequence[str]) -> None:
+    st.multiselect(
+        t("slim.blocks.names"),
+        list(dict.fromkeys([*known, *step.names])),
+        placeholder=t("slim.blocks.names.none"),
+        help=t("slim.blocks.names.help"),
+        **bound.bind(method, "names", list(step.names), lambda s, names: replace(s, names=tuple(names))),
+    )
 
 
 def _which(method: Method, step: Blocks, known: Sequence[str]) -> None:

@@ -79,18 +79,21 @@ def _static(method: Method, step: Precision) -> None:
     )
     if step.keep:
         _keep(method, step)
-    with st.expander(t("slim.advanced"), icon=":material/tune:", key=f"{method.name}-advanced", type="compact"):
-        if not step.keep:
-            _keep(method, step)
-        bound.choice(method, "ranges", RANGES)
-        st.number_input(
-            t("slim.calibration"),
-            1,
-            2000,
-            step=50,
-            help=t("slim.calibration.help"),
-            **bound.bind(method, "samples", step.samples),
-        )
+    bound.advanced(method, lambda: _advanced(method, step))
+
+
+def _advanced(method: Method, step: Precision) -> None:
+    if not step.keep:
+        _keep(method, step)
+    bound.choice(method, "ranges", RANGES)
+    st.number_input(
+        t("slim.calibration"),
+        1,
+        2000,
+        step=50,
+        help=t("slim.calibration.help"),
+        **bound.bind(method, "samples", step.samples),
+    )
 
 
 def _keep(method: Method, step: Precision) -> None:

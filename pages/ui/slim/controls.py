@@ -106,29 +106,35 @@ def _more_changed() -> None:
 
 def _order() -> None:
     """The steps as a list that can be put in another order, for recipes that need it, and the seed."""
-    with st.expander(t("slim.order"), icon=":material/low_priority:", key="order"):
-        st.caption(t("slim.order.text"))
-        for method in session().methods:
-            if not method.idle:
-                _row(method)
-        st.selectbox(
-            t("slim.another"),
-            methods.ORDER,
-            index=None,
-            key="slim-another",
-            format_func=named("method", methods.ORDER),
-            placeholder=t("slim.another.choose"),
-            on_change=_another,
-        )
-        st.number_input(
-            t("slim.seed"),
-            0,
-            2**31 - 1,
-            step=1,
-            key=bound.shown("slim-seed", session().seed),
-            help=t("slim.seed.help"),
-            on_change=_seed_changed,
-        )
+    box = st.expander(t("slim.order"), icon=":material/low_priority:", key="order", on_change="rerun")
+    if box.open:
+        with box:
+            _ordered()
+
+
+def _ordered() -> None:
+    st.caption(t("slim.order.text"))
+    for method in session().methods:
+        if not method.idle:
+            _row(method)
+    st.selectbox(
+        t("slim.another"),
+        methods.ORDER,
+        index=None,
+        key="slim-another",
+        format_func=named("method", methods.ORDER),
+        placeholder=t("slim.another.choose"),
+        on_change=_another,
+    )
+    st.number_input(
+        t("slim.seed"),
+        0,
+        2**31 - 1,
+        step=1,
+        key=bound.shown("slim-seed", session().seed),
+        help=t("slim.seed.help"),
+        on_change=_seed_changed,
+    )
 
 
 def _row(method: Method) -> None:

@@ -9,7 +9,7 @@ import streamlit as st
 from lwcore.scenarios import Attempt
 from pages.ui import charts, service
 from pages.ui.slim import lengths, likeness, nodes, pictures
-from pages.ui.text import named, t
+from pages.ui.text import cell, named, t
 
 
 def draw(known: Attempt) -> None:
@@ -56,5 +56,8 @@ def _confusion(known: Attempt) -> None:
         spec = charts.confusion(e.confusion, names, x=t("chart.answer"), y=t("chart.truth"))
         st.vega_lite_chart(spec, alt=t("chart.confusion.alt"))
         return
-    rows = [{t("chart.truth"): c.label, t("chart.answer"): c.answer, t("layers.how_many"): c.count} for c in e.confused]
+    rows = [
+        {t("chart.truth"): cell(c.label), t("chart.answer"): cell(c.answer), t("layers.how_many"): c.count}
+        for c in e.confused
+    ]
     st.dataframe(rows, hide_index=True, alt=t("chart.confusion.alt"))

@@ -8,7 +8,7 @@ import streamlit as st
 from lwcore import units
 from lwcore.evaluation.result import Evaluation
 from lwcore.scenarios import Attempt
-from pages.ui.text import plain, t
+from pages.ui.text import cell, plain, t
 
 
 def similarity(value: float) -> str:
@@ -38,7 +38,7 @@ def draw_outputs(known: Attempt) -> None:
     table = pd.DataFrame(
         [
             {
-                "name": row.name,
+                "name": cell(row.name),
                 "shape": " × ".join(map(str, row.shape)) or "1",
                 "similarity": similarity(row.similarity),
                 "error": units.percent(row.error),

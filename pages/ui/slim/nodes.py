@@ -16,7 +16,7 @@ from lwcore.recipe import Precision, Recipe
 from pages.ui import charts, errors, measuring
 from pages.ui.slim import methods
 from pages.ui.state import put, session, update
-from pages.ui.text import named, note, plain, t
+from pages.ui.text import named, note, plain, t, uncelled
 
 _PURPOSE = "nodes"
 _SHOWN = 60
@@ -138,7 +138,7 @@ def _chart(asked: Asked, found: Sequence[dict[str, Any]]) -> None:
         )
     picked = event.selection.get("pick") or []
     if picked and picked[0].get("name"):
-        toggle(picked[0]["name"])
+        toggle(uncelled(picked[0]["name"]))
         st.rerun()
     worst = next((row["node"] for row in ranked if row["node"] not in keep), None)
     if worst is not None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
+from typing import Any
 
 import streamlit as st
 from streamlit.typing import UploadedFile
@@ -35,15 +36,18 @@ def draw_model() -> None:
     )
     if dropped is not None:
         _take_model(dropped)
+    ticket = session().other.get("ingest")
     try:
         result = measuring.result("ingest")
+        if ticket and result and "decoded" in result:
+            _go_on(result, ticket.question)
     except LwcoreError as error:
         errors.tell(str(error))
         return
     if "ingest" in session().other:
         words = t("weights.fitting") if session().weights else t("upload.reading")
         measuring.wait("ingest", words, long=True)
-    elif result:
+    elif result and "model" in result:
         update(draft=str(result["model"]), weights=None)
     if session().weights and "ingest" not in session().other:
         _ask_architecture(*session().weights)
@@ -59,16 +63,23 @@ def _take_model(dropped: UploadedFile) -> None:
         errors.tell(str(error))
         return
     measuring.give_up("ingest")
-    if is_weights(data):
-        update(drops=session().drops + 1, draft="", weights=(upload, name))
+    update(drops=session().drops + 1, draft="", weights=None)
+    if is_weights(data) or holds_encoder(data):
+        measuring.start("decode", "ingest", {"upload": upload}, question=name)
     else:
-        update(drops=session().drops + 1, draft="", weights=None)
-        task = "ingest_encoder" if holds_encoder(data) else "ingest"
-        measuring.start(task, "ingest", {"upload": upload, "name": name})
+        measuring.start("ingest", "ingest", {"upload": upload, "name": name})
     st.rerun()
 
 
-def _ask_architecture(upload: str, name: str) -> None:
+def _go_on(read: Mapping[str, Any], name: str) -> None:
+    """After weights were read: build the network, once it is known which."""
+    if read["encoder"]:
+        measuring.start("build", "ingest", {"decoded": read["decoded"], "name": name})
+    else:
+        update(weights=(str(read["decoded"]), name))
+
+
+def _ask_architecture(decoded: str, name: str) -> None:
     """Weights without a network: which structure do they belong to?"""
     st.markdown(t("weights.title"))
     st.text(name)
@@ -82,8 +93,8 @@ def _ask_architecture(upload: str, name: str) -> None:
             width=420,
         )
         if st.button(t("weights.fit"), key="weights-fit", disabled=architecture is None):
-            arguments = {"upload": upload, "name": name, "architecture": str(architecture)}
-            measuring.start("ingest_weights", "ingest", arguments)
+            arguments = {"decoded": decoded, "name": name, "architecture": str(architecture)}
+            measuring.start("build", "ingest", arguments)
             st.rerun()
         st.button(t("weights.drop"), key="weights-drop", on_click=lambda: update(weights=None))
 

@@ -1,0 +1,57 @@
+"""`Decoded`: what a stranger's file of weights says, once a confined worker has read it, for another to build from.
+
+Reading such a file takes seconds and is where a fault would be used, so it runs under the limits of an upload; building
+and exporting the network takes minutes and needs torch. Between the two go plain arrays and texts, never the file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lwcore.errors import ModelError
+from lwcore.kept import versions
+from lwcore.store import Store, digest
+
+_ABOUT, _TENSOR, _FILE = "about", "tensor.", "file."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """Tensors by name in the order of the file, and what lies beside them.
+
+    Attributes:
+        ordered: whether that order is the one in which the network has its tensors.
+        files: texts beside the weights, by name: a configuration, a tokenizer.
+    """
+
+    state: Mapping[str, np.ndarray]
+    ordered: bool = False
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def put(store: Store, upload: str, decoded: Decoded) -> str:
+    """Keep what was read from an upload; returns its fingerprint."""
+    key = digest(b"decoded", upload.encode(), versions().encode())
+    about = {"names": list(decoded.state), "ordered": decoded.ordered, "files": list(decoded.files)}
+    arrays = {_ABOUT: np.frombuffer(json.dumps(about).encode(), np.uint8)}
+    arrays |= {f"{_TENSOR}{i}": array for i, array in enumerate(decoded.state.values())}
+    arrays |= {f"{_FILE}{i}": np.frombuffer(data, np.uint8) for i, data in enumerate(decoded.files.values())}
+    store.put_arrays(key, arrays)
+    return key
+
+
+def get(store: Store, key: str) -> Decoded:
+    """What `put` kept; raises `ModelError` when it is gone from the store."""
+    arrays = store.arrays(key)
+    if arrays is None:
+        raise ModelError("What was read from the uploaded file is not in the store any more. Upload it again.")
+    about = json.loads(arrays[_ABOUT].tobytes())
+    return Decoded(
+        state={str(name): arrays[f"{_TENSOR}{i}"] for i, name in enumerate(about["names"])},
+        ordered=bool(about["ordered"]),
+        files={str(name): arrays[f"{_FILE}{i}"].tobytes() for i, name in enumerate(about["files"])},
+    )

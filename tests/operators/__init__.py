@@ -1,0 +1,1 @@
+"""Cases for every operator rule of the bridge: one node each, with inputs and constants."""

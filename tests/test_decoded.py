@@ -1,0 +1,69 @@
+"""What goes from the worker that reads weights to the one that builds from them: the same arrays, by any name."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lwcore.errors import ModelError
+from lwcore.jobs.tasks import run_task
+from lwcore.progress import silent
+from lwcore.sources import decoded
+from lwcore.sources.decoded import Decoded
+from lwcore.store import Store
+from tests.hostile.files import MODELS
+
+NAMES = ("b", "a", "a.npy", "about", "../../x", "tensor.0", "名", "", 'q"\\\n')
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_it_comes_back_as_it_went_in(store: Store, ordered: bool) -> None:
+    """Order, names that look like paths or like our own, types, shapes, and texts."""
+    rng = np.random.default_rng(0)
+    shapes = ((), (0,), (3,), (2, 3), (1, 2, 3, 4), (5,), (1,), (2,), (1,))
+    kinds = (np.int64, np.float32, np.float64, np.float32, np.uint8, np.bool_, np.int8, np.float32, np.float32)
+    state = {
+        name: np.asarray(rng.integers(0, 2, shape)).astype(kind)
+        for name, shape, kind in zip(NAMES, shapes, kinds, strict=True)
+    }
+    given = Decoded(state=state, ordered=ordered, files={"config.json": b"{}", "about": b"", "x": bytes(range(256))})
+    found = decoded.get(store, decoded.put(store, "0" * 64, given))
+    assert list(found.state) == list(state)
+    for name, array in state.items():
+        assert found.state[name].dtype == array.dtype
+        assert np.array_equal(found.state[name], array)
+    assert (found.ordered, found.files) == (ordered, given.files)
+
+
+def test_weights_are_read_by_one_task_and_built_by_another(store: Store) -> None:
+    """The first refuses what is hostile; the second never sees the file."""
+    upload = store.put_upload(MODELS["payload.pt"]())
+    with pytest.raises(ModelError, match="state dict"):
+        run_task("decode", {"upload": upload}, store, silent)
+    buffer = io.BytesIO()
+    torch.save({"w": torch.ones(2)}, buffer)
+    found = run_task("decode", {"upload": store.put_upload(buffer.getvalue())}, store, silent)
+    assert not found["encoder"]
+    asked = {"decoded": found["decoded"], "name": "x", "architecture": "torchvision:squeezenet1_1"}
+    with pytest.raises(ModelError, match="does not fit it by name"):
+        run_task("build", asked, store, silent)
+
+
+def test_what_was_swept_away_is_read_again(store: Store) -> None:
+    """A result that names it counts as missing, and building from it is a sentence."""
+    key = decoded.put(store, "0" * 64, Decoded(state={"a": np.ones(1)}))
+    store.put_result("1" * 64, {"decoded": key})
+    assert store.get_result("1" * 64)
+    store._path("arrays", key).unlink()
+    assert store.get_result("1" * 64) is None
+    with pytest.raises(ModelError, match="Upload it again"):
+        decoded.get(store, key)

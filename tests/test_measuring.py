@@ -1,0 +1,29 @@
+"""Measuring on the pages: looking at jobs stays cheap however many wait."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from pages.ui import measuring, service
+
+
+@pytest.mark.parametrize("waiting", [0, 1, 5, 30, 200])
+def test_all_tabs_together_look_as_often_however_many_wait(monkeypatch: pytest.MonkeyPatch, waiting: int) -> None:
+    monkeypatch.setattr(service, "jobs", lambda: SimpleNamespace(waited_for=lambda: waiting))
+    looks = waiting / measuring.pace()
+    assert looks <= measuring._POLLS_PER_SECOND + 1e-9
+    assert measuring.pace() >= measuring._POLL_SECONDS
+    if waiting < 2:
+        assert measuring.pace() == measuring._POLL_SECONDS
+
+
+def test_a_slow_server_is_looked_at_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "jobs", lambda: SimpleNamespace(waited_for=lambda: 1))
+    clock = SimpleNamespace(monotonic=lambda: 100.0)
+    monkeypatch.setattr(measuring, "time", clock)
+    monkeypatch.setattr(measuring, "st", SimpleNamespace(session_state={}))
+    measuring.start_clock()
+    clock.monotonic = lambda: 101.0
+    assert measuring.pace() == measuring._RUNS_BETWEEN
