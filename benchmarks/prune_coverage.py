@@ -169,10 +169,7 @@ def report(rows: dict[tuple[str, str], Result], names: list[str]) -> None:
         "removed",
         "frozen by meaning",
         "by ignorance",
-        "coupling s",
-        "pruning s",
         "nodes",
-        "plan exact",
         f"{PEER}: pruned",
         "removed",
     ]
@@ -188,16 +185,13 @@ def report(rows: dict[tuple[str, str], Result], names: list[str]) -> None:
 def _cells(row: Result) -> list[str]:
     why = verdict(row)
     if "law" not in row:
-        return [f"**no**: {why}", *["–"] * 9]
+        return [f"**no**: {why}", *["–"] * 6]
     shares = [f"{row[key]:.0%}" for key in ("free", "removed", "meant", "ignorant")]
     return [
         f"**no**: {why}" if why else "yes",
         f"{row['law']:.0e}",
         *shares,
-        f"{row['coupling_s']:.2f}",
-        f"{row['prune_s']:.1f}",
         str(row["nodes"]),
-        "yes" if row["exact_plan"] else "**no**",
     ]
 
 
@@ -219,6 +213,15 @@ def _percentages(rows: dict[tuple[str, str], Result], names: list[str]) -> None:
         f"lwcore prunes {done} of {len(exportable)} exported files ({done / max(1, len(exportable)):.0%}); "
         f"{len(ours) - len(exportable)} could not be exported."
     )
+    measured = {f"{name} ({arm})": row for (name, arm), row in rows.items() if name in names and "coupling_s" in row}
+    slow = sorted(measured, key=lambda name: measured[name]["coupling_s"])[-3:]
+    told = [n for n in measured if n.startswith("resnet50 ")] + slow[::-1]
+    print("Coupling, processor seconds:", ", ".join(f"{n} {measured[n]['coupling_s']:.2f}" for n in told), end="; ")
+    print(
+        f"slowest pruning {max((row['prune_s'] for row in measured.values()), default=0.0):.1f}; plans exact in",
+        end=" ",
+    )
+    print(f"parameters and MACs: {sum(row['exact_plan'] for row in measured.values())} of {len(measured)}.")
     print(
         f"Of {len(both)} networks given to both: lwcore {alike} ({alike / max(1, len(both)):.0%}), "
         f"{PEER} {peer} ({peer / max(1, len(both)):.0%})."

@@ -36,6 +36,9 @@ def code() -> str:
     return total.hexdigest()
 
 
+code()  # now, while what lies there is what is being imported: a worker may outlive an update
+
+
 @lru_cache(maxsize=1)
 def versions() -> str:
     """Everything beside the arguments that a result depends on: our own code, the shipped assets, the libraries."""

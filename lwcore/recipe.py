@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
 from lwcore.errors import RecipeError
@@ -100,13 +101,17 @@ def _fields(kind: Any) -> Reader:
     """The fields of a dataclass, each by its own reader; absent ones take their defaults."""
 
     def read(value: Any, path: str) -> Any:
-        body = _mapping(value, path)
-        hints = get_type_hints(kind, include_extras=True)
-        readers = {f.name: hints[f.name].__metadata__[0] for f in dataclasses.fields(kind)}
+        body, readers = _mapping(value, path), _readers(kind)
         _no_strangers(body, set(readers), path)
         return kind(**{name: readers[name](given, f"{path}.{name}") for name, given in body.items()})
 
     return read
+
+
+@cache  # looking annotations up costs more than all reading
+def _readers(kind: Any) -> Mapping[str, Reader]:
+    hints = get_type_hints(kind, include_extras=True)
+    return {f.name: hints[f.name].__metadata__[0] for f in dataclasses.fields(kind)}
 
 
 def _no_strangers(body: Mapping[str, Any], known: set[str], path: str) -> None:

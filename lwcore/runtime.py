@@ -73,6 +73,11 @@ def shared_session(data: bytes, threads: int | None = None) -> onnxruntime.Infer
     return _shared(data, threads) if len(data) <= SHARED_MB << 20 else session(data, threads)
 
 
+def forget() -> None:
+    """Let go of the shared sessions, whose working memory may be what something large is about to need."""
+    _shared.cache_clear()
+
+
 @lru_cache(maxsize=2)
 def _shared(data: bytes, threads: int) -> onnxruntime.InferenceSession:
     return session(data, threads)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakValueDictionary
 
 from lwcore.analysis.cost import Cost
 from lwcore.errors import EvaluationError
@@ -50,7 +51,7 @@ class Attempt:
             before=Cost(**result["before"]),
             after=Cost(**result["after"]),
             seconds=result["seconds"],
-            evaluation=Evaluation.from_json(result["evaluation"]),
+            evaluation=_shared(samples, result),
             notes=tuple(result["notes"]),
             causes=tuple(result.get("causes", ())),
         )
@@ -89,6 +90,20 @@ class Attempt:
     def is_original(self) -> bool:
         """True when nothing was done to the model."""
         return not self.recipe.steps
+
+
+# A class measures the same recipes, and what changed in an evaluation are thousands of objects: they are held once.
+_EVALUATIONS: WeakValueDictionary[tuple[Any, ...], Evaluation] = WeakValueDictionary()
+
+
+def _shared(samples: str, result: Mapping[str, Any]) -> Evaluation:
+    body = result["evaluation"]
+    times = ("seconds", "latency_ms", "reference_latency_ms", "n", "top1", "agreement")  # no two measurements share all
+    key = (samples, result["model"], result["seconds"], *(body.get(name) for name in times))
+    found = _EVALUATIONS.get(key)
+    if found is None:
+        found = _EVALUATIONS[key] = Evaluation.from_json(body)
+    return found
 
 
 def original_of(attempt: Attempt) -> Attempt:

@@ -55,11 +55,14 @@ class Store:
     Args:
         home: the folder; `SETTINGS.home` when None.
         limit_mb: the files together, before the oldest are removed; `SETTINGS.store_mb` when None.
+        parts: for a job that may only add (`lwcore.jobs.places`): where it writes a file before it is moved to its
+            place; it leaves sweeping to others.
     """
 
-    def __init__(self, home: str | Path | None = None, limit_mb: int | None = None) -> None:
+    def __init__(self, home: str | Path | None = None, limit_mb: int | None = None, parts: Path | None = None) -> None:
         self.home = Path(home or SETTINGS.home) / "store"
         self.limit_bytes = (SETTINGS.store_mb if limit_mb is None else limit_mb) * 1_000_000
+        self._parts = parts
         self._written = 0  # bytes since the last sweep of this process
         self._lock = threading.Lock()
 
@@ -171,9 +174,9 @@ class Store:
         with np.load(io.BytesIO(body), allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
 
-    def has_arrays(self, key: str) -> bool:
-        """Whether arrays of that fingerprint are stored."""
-        return self._has("arrays", key)
+    def drop_arrays(self, key: str, folder: str = "arrays") -> None:
+        """Give their room back before the sweep would: nobody will ask for them again."""
+        self._path(folder, key).unlink(missing_ok=True)
 
     def put_result(self, key: str, result: dict[str, Any]) -> None:
         """Keep a JSON result under a fingerprint."""
@@ -185,8 +188,8 @@ class Store:
         if body is None:
             return None
         result: dict[str, Any] = json.loads(body)
-        for name, has in (("model", self.has_model), ("samples", self.has_samples), ("decoded", self.has_arrays)):
-            if is_fingerprint(result.get(name)) and not has(result[name]):
+        for name, folder in (("model", "models"), ("samples", "samples"), ("decoded", "decoded")):
+            if is_fingerprint(result.get(name)) and not self._has(folder, result[name]):
                 return None
         return result
 
@@ -236,7 +239,7 @@ class Store:
         path = self._path(folder, key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _put(path, body, durable=folder in _DURABLE)
+            _put(path, body, self._parts, durable=folder in _DURABLE)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -246,7 +249,7 @@ class Store:
             ) from None
         with self._lock:
             self._written += len(body)
-            due = self._written > self.limit_bytes // 20
+            due = self._parts is None and self._written > self.limit_bytes // 20
             self._written = 0 if due else self._written
         if due:
             self.sweep()
@@ -259,7 +262,11 @@ class Store:
         except OSError:
             return None
         body = data[_DIGEST:]
-        return body if hashlib.sha256(body).hexdigest().encode() == data[:_DIGEST] else None
+        if hashlib.sha256(body).hexdigest().encode() == data[:_DIGEST]:
+            return body
+        if self._parts is None:
+            path.unlink(missing_ok=True)  # so that a job that may only add can bring it anew
+        return None
 
     def sweep(self) -> int:
         """Remove the files that were not used for longest until the store fits its limit; returns how many went."""
@@ -277,22 +284,34 @@ class Store:
         return removed
 
 
-def _put(path: Path, body: bytes, durable: bool) -> None:
+def _put(path: Path, body: bytes, parts: Path | None, durable: bool) -> None:
     """Put a file in its place whole; when it is to be durable, on the disk and not only on its way there."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=_PART)
+    handle, name = tempfile.mkstemp(dir=parts or path.parent, prefix=_PART)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(hashlib.sha256(body).hexdigest().encode())
             file.write(body)
+            file.flush()
             if durable:
-                file.flush()
                 os.fsync(file.fileno())
-        os.replace(name, path)
+            _move(Path(name), path, may_stay=parts is not None)
+            if durable and parts is not None:  # it may not open the folder; journals write the new name with the file
+                os.fsync(file.fileno())
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    if durable:
+    if durable and parts is None:
         _sync_folder(path.parent)
+
+
+def _move(file: Path, path: Path, may_stay: bool) -> None:
+    try:
+        os.replace(file, path)
+    except PermissionError:
+        if not may_stay or not path.exists():
+            raise
+        file.unlink()  # a job that may only add: what has this name already has this content
+        os.utime(path)
 
 
 def _sync_folder(path: Path) -> None:

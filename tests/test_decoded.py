@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save
 
 from lwcore.errors import ModelError
 from lwcore.jobs.tasks import run_task
@@ -16,6 +18,7 @@ from lwcore.sources import decoded
 from lwcore.sources.decoded import Decoded
 from lwcore.store import Store
 from tests.hostile.files import MODELS
+from tests.tiny import tiny_model
 
 NAMES = ("b", "a", "a.npy", "about", "../../x", "tensor.0", "名", "", 'q"\\\n')
 
@@ -56,6 +59,23 @@ def test_weights_are_read_by_one_task_and_built_by_another(store: Store) -> None
     asked = {"decoded": found["decoded"], "name": "x", "architecture": "torchvision:squeezenet1_1"}
     with pytest.raises(ModelError, match="does not fit it by name"):
         run_task("build", asked, store, silent)
+    assert decoded.get(store, found["decoded"])  # another architecture may be asked for
+
+
+def test_what_was_built_from_is_removed_and_read_again_when_asked_for(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a model is built, and when a text encoder that brings its own configuration cannot be."""
+    asked = {"upload": store.put_upload(save({"a": np.zeros(3, np.float32)}))}
+    found = run_task("decode", asked, store, silent)
+    store.put_result("1" * 64, found)
+    monkeypatch.setattr("lwcore.sources.state.build", lambda *_: tiny_model())
+    for arguments in ({"architecture": "torchvision:squeezenet1_1"}, {}):
+        assert run_task("decode", asked, store, silent) == found
+        assert store.get_result("1" * 64) == found
+        with nullcontext() if arguments else pytest.raises(ModelError, match="config"):
+            run_task("build", {"decoded": found["decoded"], "name": "x", **arguments}, store, silent)
+        assert store.get_result("1" * 64) is None
 
 
 def test_what_was_swept_away_is_read_again(store: Store) -> None:
@@ -63,7 +83,7 @@ def test_what_was_swept_away_is_read_again(store: Store) -> None:
     key = decoded.put(store, "0" * 64, Decoded(state={"a": np.ones(1)}))
     store.put_result("1" * 64, {"decoded": key})
     assert store.get_result("1" * 64)
-    store._path("arrays", key).unlink()
+    store.drop_arrays(key, "decoded")
     assert store.get_result("1" * 64) is None
     with pytest.raises(ModelError, match="Upload it again"):
         decoded.get(store, key)

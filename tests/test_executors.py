@@ -28,6 +28,15 @@ def processes():
     made.shutdown(cancel_futures=True)
 
 
+def first_pid(processes: LocalProcesses) -> int:
+    """Wait until there is one; a machine that starts none in two minutes fails the test."""
+    end = time.monotonic() + 120
+    while not (pids := processes.pids()):
+        assert time.monotonic() < end, "no process was started"
+        time.sleep(0.01)
+    return pids[0]
+
+
 def test_work_of_a_killed_process_is_done_again_by_another(processes, tmp_path):
     problem = tmp_path / "problem"
     pictures = noise(tiny_model(), 16)
@@ -35,9 +44,7 @@ def test_work_of_a_killed_process_is_done_again_by_another(processes, tmp_path):
     problem.write_bytes(pose(tiny_model(), pictures, pictures, [logits], 0).to_bytes())
     request = json.dumps({"recipe": Recipe().to_json(), "sensitivity": None, "timed": False, "keep": False})
     future = processes.submit(carry_out, str(problem), request)
-    while not processes.pids():
-        time.sleep(0.01)
-    os.kill(processes.pids()[0], signal.SIGKILL)
+    os.kill(first_pid(processes), signal.SIGKILL)
     trial = Trial.from_json(json.loads(future.result(timeout=120))["trial"])
     assert trial.error is None
     assert trial.cost == cost(tiny_model())
@@ -49,9 +56,7 @@ def test_a_foreign_function_is_refused_by_the_worker(processes):
 
 
 def test_a_processor_pool_ends_its_processes(processes):
-    while not processes.pids():
-        time.sleep(0.01)
-    pid = processes.pids()[0]
+    pid = first_pid(processes)
     processes.shutdown(cancel_futures=True)
     assert processes.pids() == []
     with pytest.raises(ProcessLookupError):

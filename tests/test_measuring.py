@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 
 import pytest
 
-from pages.ui import measuring, service
+from pages.ui import measuring, service, turn
 
 
 @pytest.mark.parametrize("waiting", [0, 1, 5, 30, 200])
@@ -27,3 +28,26 @@ def test_a_slow_server_is_looked_at_less_often(monkeypatch: pytest.MonkeyPatch) 
     measuring.start_clock()
     clock.monotonic = lambda: 101.0
     assert measuring.pace() == measuring._RUNS_BETWEEN
+
+
+def test_pages_are_drawn_one_after_the_other_but_none_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    held, go = threading.Event(), threading.Event()
+
+    def slow() -> None:
+        with turn.turn():
+            held.set()
+            go.wait(60)
+            drawn.append("slow")
+
+    first = threading.Thread(target=slow)
+    first.start()
+    held.wait(60)
+    monkeypatch.setattr(turn, "_PATIENCE", 0.01)
+    with turn.turn(), turn.turn():  # within a run of the page a fragment is drawn, too
+        drawn.append("impatient")
+    go.set()
+    first.join(60)
+    with turn.turn():
+        drawn.append("next")
+    assert drawn == ["impatient", "slow", "next"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
@@ -15,6 +16,7 @@ from lwcore.errors import ModelError
 from lwcore.graph import Graph
 from lwcore.model import Card, Model
 from lwcore.runtime import run, session
+from lwcore.settings import SETTINGS
 from lwcore.sources import fitting
 from lwcore.sources.normalise import has_shapes, normalise
 
@@ -110,3 +112,17 @@ def test_a_card_with_too_few_classes_is_refused() -> None:
     model = lwcore.load("fashion-squeezenet")
     with pytest.raises(ModelError, match="expected 10 names"):
         fitting(Model(data=model.data, card=Card(classes=("a",))))
+
+
+@pytest.mark.parametrize("grows", [False, True])
+def test_constants_that_only_turn_weights_around_are_no_growth(monkeypatch: pytest.MonkeyPatch, grows: bool) -> None:
+    """Older exporters keep every weight behind a Transpose; what a file makes beyond what it holds is limited."""
+    monkeypatch.setattr("lwcore.sources.normalise.SETTINGS", dataclasses.replace(SETTINGS, tensor_mb=1))
+    arrays = _weights(w=(700, 700)) | {"times": np.array([1, 8])}  # 2 MB
+    how = helper.make_node("Tile", ["w", "times"], ["v"]) if grows else helper.make_node("Transpose", ["w"], ["v"])
+    proto = _proto([how, helper.make_node("MatMul", ["x", "v"], ["y"])], arrays, [1, 700])
+    if grows:
+        with pytest.raises(ModelError, match="beside what the file holds"):
+            normalise(proto)
+    else:
+        assert [n.op_type for n in onnx.load_model_from_string(normalise(proto)[0]).graph.node] == ["MatMul"]

@@ -28,6 +28,7 @@ class ClipJobs(InstantJobs):
 
 @pytest.fixture
 def jobs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ClipJobs:
+    service.workspaces()  # remembered with the server's own store, which later tests use
     made, store = ClipJobs(), Store(tmp_path)
     monkeypatch.setattr(service, "jobs", lambda: made)
     monkeypatch.setattr(service, "store", lambda: store)

@@ -20,6 +20,7 @@ from lwcore.slimming.refit import targets
 from lwcore.slimming.refit.calibration import answers, draw
 from lwcore.slimming.refit.compensate import Cut, sequential
 from lwcore.slimming.refit.linear import along, linear_layers
+from lwcore.slimming.refit.regression import Batch
 from lwcore.slimming.refit.targets import Take, gather_targets, pack, sample, unpack
 from lwcore.slimming.rewrite import cut
 
@@ -92,3 +93,14 @@ def test_vectors_along_an_axis_are_those_of_every_position() -> None:
     for axis in (1, -1):
         every = np.moveaxis(np.moveaxis(values, axis, 0), 1, -1).reshape(values.shape[axis], -1)  # samples last
         assert np.array_equal(along(values, axis, 1), every)
+
+
+@pytest.mark.parametrize("step", [2, 4, 7])
+def test_thinning_leaves_vectors_of_every_sample(step: int) -> None:
+    """Samples lie side by side at every position, so a plain stride would lose whole samples."""
+    samples, positions = 64, 20
+    sample_of = np.tile(np.arange(samples, dtype=np.float32), positions)
+    thin = Batch(sample_of[None, None], sample_of[None, None], low=np.zeros((1, 1, 1))).thinned(step)
+    assert thin.x.shape[-1] == -(-samples * positions // step)
+    assert np.unique(thin.x).size == samples
+    assert np.array_equal(thin.x, thin.y)

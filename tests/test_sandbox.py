@@ -21,11 +21,15 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save
 
+from lwcore.jobs import places
 from lwcore.jobs.pool import Jobs
 from lwcore.jobs.sandbox import Limits, Protections
 from lwcore.jobs.table import limits_of
 from lwcore.jobs.tasks import TASKS
 from lwcore.settings import ROOT, SETTINGS
+from lwcore.store import Store
+from lwcore.workspaces.bundle import write
+from lwcore.workspaces.owned import Owned
 from tests.clips import encoded, tiny_video
 from tests.hostile.files import packed
 from tests.texts import configuration, vocabulary_file
@@ -38,6 +42,8 @@ NAMES = {item.name for item in fields(Protections)}
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"), reason="the filter is for Linux"
 )
+if not places.complete():  # then it must not be said either
+    NAMES -= {"elsewhere"}
 
 
 RUNNER = """
@@ -81,6 +87,8 @@ def active(told: dict[str, Any]) -> set[str]:
 
 
 ATTEMPTS = """
+import fcntl
+
 def tried(attempt):
     try:
         attempt()
@@ -98,12 +106,32 @@ def connect(family):
         probe.settimeout(2)
         probe.connect(("127.0.0.1", int(os.environ["PORT"])))
 
+outside = Path(os.environ["OUTSIDE"])
+database, parent = outside / "database", Path("/proc") / str(os.getppid())
+elsewhere = (  # what does no harm comes first: where nothing holds it back, the rest is not tried
+    lambda: os.listdir(outside),
+    lambda: open(database, "rb"),
+    lambda: open(parent / "environ", "rb"),
+    lambda: open(parent / "mem", "r+b"),
+    lambda: open(database, "ab"),
+    lambda: os.open(database, os.O_RDONLY | os.O_TRUNC),
+    lambda: os.truncate(database, 0),
+    lambda: os.chmod(database, 0o644),
+    lambda: os.setxattr(database, "user.a", b""),
+    lambda: os.link(database, "taken"),
+    lambda: os.rename(database, "taken"),
+    lambda: open(outside / "usercustomize.py", "w"),
+    lambda: os.symlink(database, "link"),
+)
 answer = {
     "memory_mb": tried(lambda: bytearray(400_000_000)),
     "file_mb": tried(write),
     "network": tried(lambda: connect(socket.AF_INET)),
     "programs": tried(lambda: subprocess.run(["true"])),
-    "signals": tried(lambda: os.kill(os.getppid(), 0)),
+    "signals": tried(lambda: os.kill(os.getppid(), 0))
+    and tried(lambda: fcntl.fcntl(0, fcntl.F_SETOWN, os.getppid()))
+    and tried(lambda: fcntl.fcntl(0, 10, signal.SIGKILL)),  # F_SETSIG
+    "elsewhere": all(map(tried, elsewhere)),
     "files": tried(lambda: [os.open("/dev/null", os.O_RDONLY) for _ in range(70)]),
 }
 """
@@ -111,6 +139,10 @@ answer = {
 
 def test_what_is_said_to_hold_holds_when_it_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each promise against the plain act that it forbids, under strict limits and under loose ones."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "database").write_bytes(b"everybody's")
+    monkeypatch.setenv("OUTSIDE", str(outside))
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("PORT", str(server.getsockname()[1]))
         strict, tried, loose, tried_too = confined(
@@ -118,7 +150,7 @@ def test_what_is_said_to_hold_holds_when_it_is_tried(tmp_path: Path, monkeypatch
         )
     assert {name: name in active(strict) for name in tried} == tried
     assert {name: name in active(loose) for name in tried_too} == tried_too
-    assert not {"network", "programs", "signals"} & active(loose)
+    assert not {"network", "programs", "signals", "elsewhere"} & active(loose)
     assert (strict["file_mb"], strict["files"]) == (5, 64)
     assert 200 <= strict["memory_mb"] <= 300
 
@@ -130,7 +162,10 @@ TAKEN_OUT = (
     ({"processor_seconds"}, WITHOUT.format("RLIMIT_CPU")),
     (set(), "sandbox.leave_network = lambda: False"),  # as in a container: the filter refuses sockets
     ({"network", "programs", "signals"}, "sandbox.leave_network = calls.forbid = lambda: False"),
-    ({"programs", "signals", "rights"}, "calls.give_up_rights = lambda: False"),
+    ({"elsewhere"}, "sandbox.places.keep_to = lambda *_: False"),
+    ({"elsewhere"}, "sandbox.places.version = lambda: 2"),  # an older system, on which files can still be emptied
+    ({"elsewhere"}, "sandbox.places.version = lambda: 0"),
+    ({"programs", "signals", "elsewhere", "rights"}, "calls.give_up_rights = lambda: False"),
     ({"user"}, "sandbox._USER = 0"),
 )
 KINDS = {"memory_mb": resource.RLIMIT_AS, "file_mb": resource.RLIMIT_FSIZE, "processor_seconds": resource.RLIMIT_CPU}
@@ -145,6 +180,58 @@ def test_a_protection_that_is_missing_is_not_said_to_hold(tmp_path: Path) -> Non
         assert active(told) >= NAMES - missing - {"user"} - ({"network"} if "rights" in missing else set()), before
 
 
+IN_STORE = """
+from lwcore.model import Model
+from lwcore.store import Store
+
+def refused(attempt):
+    try:
+        attempt()
+    except PermissionError:
+        return True
+    return False
+
+store = Store(os.environ["STORE"], parts=Path.cwd())
+known = os.environ["KNOWN"]
+path = store._path("models", known)
+Path("other").write_bytes(b"x")
+answer = {
+    "kept": store.put_model(store.model(known)) == known,
+    "added": store.put_model(Model(data=b"new")),
+    "refused": list(map(refused, (
+        lambda: os.listdir(path.parent.parent),
+        lambda: os.listdir(path.parent),
+        lambda: open(path, "ab"),
+        lambda: os.replace("other", path),
+        path.unlink,
+        lambda: store.put_upload(b"other"),
+        lambda: store.put_result(known, {}),
+        lambda: store.pin(known),
+        lambda: (store.home.parent / "workspaces.db").read_bytes(),
+    ))),
+    "left": sorted(os.listdir()),
+}
+"""
+
+
+@pytest.mark.skipif(not places.complete(), reason="this system's Landlock is older")
+def test_in_the_store_it_may_add_and_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it knows by its fingerprint it may read; what is there already stays as it is; new files can be used."""
+    store = Store(tmp_path / "home")
+    known = store.put_model(tiny_model())
+    (tmp_path / "home" / "workspaces.db").write_bytes(b"everybody's")
+    monkeypatch.setenv("STORE", str(tmp_path / "home"))
+    monkeypatch.setenv("KNOWN", known)
+    before = "confine = sandbox.confine; home = Path(os.environ['STORE']) / 'store'\n"
+    before += "sandbox.confine = lambda limits, folder: confine(limits, folder, home)"
+    [told] = confined(tmp_path, (STRICT, before, IN_STORE))
+    assert told["kept"]
+    assert all(told["refused"]), told["refused"]
+    assert store.model(told["added"]).data == b"new"
+    assert store.model(known) == tiny_model()
+    assert told["left"] == ["answer", "other"]  # no half-written file
+
+
 def test_threads_and_ending_oneself_stay_possible(tmp_path: Path) -> None:
     """What onnxruntime and a crash need."""
     then = (
@@ -152,6 +239,29 @@ def test_threads_and_ending_oneself_stay_possible(tmp_path: Path) -> None:
         "thread.join(); os.kill(os.getpid(), 0); answer = [seen, resource.getrlimit(resource.RLIMIT_NOFILE)[0]]"
     )
     assert confined(tmp_path, (STRICT, "", then)) == [[[1], 64]]
+
+
+SLOWED = """
+def refused(attempt):
+    try:
+        attempt()
+    except PermissionError:
+        return True
+    return False
+
+answer = [refused(attempt) for attempt in (
+    lambda: os.setpriority(os.PRIO_PROCESS, os.getppid(), 19),
+    lambda: os.setpriority(os.PRIO_USER, 0, 19),
+    lambda: os.sched_setaffinity(os.getppid(), {0}),
+    lambda: os.sched_setscheduler(os.getppid(), os.SCHED_IDLE, os.sched_param(0)),
+    lambda: os.sched_setaffinity(0, os.sched_getaffinity(0)),
+)]
+"""
+
+
+def test_nobody_else_is_slowed_down(tmp_path: Path) -> None:
+    """Priority, scheduling and cores of other processes stay; the last of the attempts is about itself."""
+    assert confined(tmp_path, (STRICT, "", SLOWED)) == [[True, True, True, True, False]]
 
 
 def test_every_task_that_reads_uploads_runs_under_all_of_it() -> None:
@@ -195,6 +305,8 @@ def test_what_people_bring_can_still_be_read(jobs: Jobs) -> None:
     picture = io.BytesIO()
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(picture, "PNG")
     model = done(jobs, "ingest", upload=put(tiny_model().data), name="tiny.onnx")["model"]
+    bundle = write(jobs.store, (Owned(kind="model", key=model),), (), {})
+    assert done(jobs, "import_workspace", upload=put(bundle))["files"][0]["key"] == model
     pictures = put(packed({"a.png": picture.getvalue(), "b.png": picture.getvalue()}))
     assert done(jobs, "ingest_samples", upload=pictures, model=model)["n"] == 2
     video = jobs.store.put_model(tiny_video())

@@ -68,6 +68,7 @@ def test_a_damaged_file_counts_as_missing(store):
     for damaged in (b"", path.read_bytes()[:-1], path.read_bytes()[:-1] + b"?"):
         path.write_bytes(damaged)
         assert store.get_result(digest(b"r")) is None
+        assert not path.exists()
 
 
 @pytest.mark.parametrize("key", ["../../etc/passwd", "", "A" * 64, "a" * 63, "a" * 64 + "\n", 7, None])

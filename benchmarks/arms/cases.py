@@ -6,13 +6,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 import lwcore
 from arms.outcomes import Outcome
-from lwcore.answers import feed
 from lwcore.recipe import MOST
 from lwcore.slimming.budget.allocate import Sensitivity
 from lwcore.slimming.budget.sensitivity import measure_sensitivity
@@ -50,20 +48,6 @@ class Case:
         """Sensitivity, measured once for all budgets, and the seconds it took."""
         start = time.perf_counter()
         return measure_sensitivity(self.model, self.calibration), time.perf_counter() - start
-
-    @cached_property
-    def module(self) -> Any:
-        """The torch module that gives the same answers as the model."""
-        from arms.peer import rebuild  # builds on Case
-
-        return rebuild(self)
-
-    def inputs(self, samples: lwcore.SampleSet) -> list[Any]:
-        """The samples in batches of torch tensors, as the model reads them."""
-        import torch  # only the peer needs it
-
-        batches = (feed(self.model, samples, i, i + BATCH) for i in range(0, len(samples), BATCH))
-        return [torch.from_numpy(array) for batch in batches for array in batch.values()]
 
 
 def fashion(name: str, draw: int, quick: bool) -> Case:

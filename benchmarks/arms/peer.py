@@ -21,13 +21,21 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from arms.cases import Case, narrowest_cut
+import lwcore
+from arms.cases import BATCH, Case, narrowest_cut
 from arms.outcomes import PLAIN, RECALIBRATED, Outcome
+from lwcore.answers import feed
 from lwcore.evaluation import reference
 from lwcore.settings import SETTINGS
 
 torch.set_num_threads(SETTINGS.threads)
 PARITY = 1e-3  # largest difference of a logit between the rebuilt module and the ONNX file
+
+
+def inputs(case: Case, samples: lwcore.SampleSet) -> list[Tensor]:
+    """Samples in batches, as the model reads them."""
+    batches = (feed(case.model, samples, i, i + BATCH) for i in range(0, len(samples), BATCH))
+    return [torch.from_numpy(array) for batch in batches for array in batch.values()]
 
 
 def rebuild(case: Case) -> nn.Module:
@@ -42,7 +50,7 @@ def rebuild(case: Case) -> nn.Module:
     plain = {name: p for name, p in net.named_parameters() if ".conv." not in name and ".norm." not in name}
     for name, parameter in plain.items():
         parameter.data.copy_(stored[name])
-    for path, (mean, variance) in _statistics(net, case.inputs(case.calibration)).items():
+    for path, (mean, variance) in _statistics(net, inputs(case, case.calibration)).items():
         _set(net.get_submodule(path).norm, mean, variance, shifts[path])
     _check(case, net)
     return net
@@ -65,7 +73,7 @@ def _set(norm: Any, mean: Tensor, variance: Tensor, shift: Tensor) -> None:
 
 
 @torch.no_grad()
-def _statistics(net: nn.Module, inputs: list[Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+def _statistics(net: nn.Module, batches: list[Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
     """Mean and variance of every normed convolution's output channels, over all images and positions."""
     sums: dict[str, list[Tensor]] = {path: [] for path, _ in _normed(net)}
 
@@ -74,7 +82,7 @@ def _statistics(net: nn.Module, inputs: list[Tensor]) -> dict[str, tuple[Tensor,
         sums[path].append(torch.stack([flat.sum(1), (flat**2).sum(1), torch.full_like(flat[:, 0], flat.shape[1])]))
 
     hooks = [layer.conv.register_forward_hook(partial(note, path)) for path, layer in _normed(net)]
-    for batch in inputs:
+    for batch in batches:
         net(batch)
     for hook in hooks:
         hook.remove()
@@ -87,7 +95,7 @@ def _statistics(net: nn.Module, inputs: list[Tensor]) -> dict[str, tuple[Tensor,
 
 def _check(case: Case, net: nn.Module) -> None:
     want = reference(case.model, case.test).logits
-    worst = float(np.abs(want - logits(net, case.inputs(case.test))).max())
+    worst = float(np.abs(want - logits(net, inputs(case, case.test))).max())
     if worst > PARITY:
         raise SystemExit(f"{case.name}: the rebuilt module is {worst:.1e} off the file, expected at most {PARITY:.0e}.")
     if macs(net) != case.macs:
@@ -95,9 +103,9 @@ def _check(case: Case, net: nn.Module) -> None:
 
 
 @torch.no_grad()
-def logits(net: nn.Module, inputs: list[Tensor]) -> np.ndarray:
+def logits(net: nn.Module, batches: list[Tensor]) -> np.ndarray:
     """(N, classes) of a module in eval mode."""
-    return torch.cat([net.eval()(batch) for batch in inputs]).numpy()
+    return torch.cat([net.eval()(batch) for batch in batches]).numpy()
 
 
 def macs(net: nn.Module) -> int:
@@ -123,13 +131,13 @@ def torch_pruned(net: nn.Module, ratio: float) -> nn.Module:
 
 
 @torch.no_grad()
-def recalibrate(net: nn.Module, inputs: list[Tensor]) -> nn.Module:
+def recalibrate(net: nn.Module, batches: list[Tensor]) -> nn.Module:
     """Fresh batch-norm statistics: the plain average over the batches, nothing else in training mode."""
     for norm in (m for m in net.eval().modules() if isinstance(m, nn.BatchNorm2d)):
         norm.reset_running_stats()
         norm.momentum = None  # a cumulative average
         norm.train()
-    for batch in inputs:
+    for batch in batches:
         net(batch)
     return net.eval()
 
@@ -138,15 +146,16 @@ def torch_pruning(case: Case, keep: float) -> Iterator[Outcome]:
     """Both of Torch-Pruning's arms at a share of the MACs."""
     about = partial(Outcome, model=case.name, draw=case.draw, keep=keep)
     start = time.perf_counter()
+    module = rebuild(case)
     try:
-        ratio = narrowest_cut(lambda r: macs(torch_pruned(case.module, r)), keep * case.macs)
-        net = torch_pruned(case.module, ratio)
+        ratio = narrowest_cut(lambda r: macs(torch_pruned(module, r)), keep * case.macs)
+        net = torch_pruned(module, ratio)
     except Exception as error:  # whatever a foreign library ends in is its result on this model
         yield from (about(arm=arm, error=type(error).__name__) for arm in (PLAIN, RECALIBRATED))
         return
     seconds = time.perf_counter() - start
-    share, labels, images = macs(net) / case.macs, case.test.labels, case.inputs(case.test)
+    share, labels, images = macs(net) / case.macs, case.test.labels, inputs(case, case.test)
     before = float((logits(net, images).argmax(1) == labels).mean())
     yield about(arm=PLAIN, score=before, share=share, seconds=seconds)
-    after = float((logits(recalibrate(net, case.inputs(case.calibration)), images).argmax(1) == labels).mean())
+    after = float((logits(recalibrate(net, inputs(case, case.calibration)), images).argmax(1) == labels).mean())
     yield about(arm=RECALIBRATED, score=after, share=share, seconds=seconds)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lwcore
+from lwcore.kept import code
 from lwcore.model import Model
 from lwcore.recipe import Distill
 from lwcore.samples import SampleSet
@@ -53,7 +54,7 @@ class Case:
     def folder(self) -> Path:
         """Where its outcome is kept."""
         kind = ("-quick" if self.quick else "") + ("-int8" if self.int8 else "")
-        return CACHE / f"{self.name}-{self.minutes:g}-{self.seed}{kind}"
+        return CACHE / code()[:12] / f"{self.name}-{self.minutes:g}-{self.seed}{kind}"
 
 
 @dataclass(frozen=True)

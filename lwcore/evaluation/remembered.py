@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
 import numpy as np
 
 from lwcore import runtime
 from lwcore.answers import outputs
-from lwcore.errors import EvaluationError
 from lwcore.evaluation.sizes import gzip_bytes
 from lwcore.model import Model
 from lwcore.samples import SampleSet
@@ -39,25 +37,6 @@ class Reference:
     def fits(self, model: Model, samples: SampleSet) -> bool:
         """Whether these are the answers of this model on these samples."""
         return self.model == model.fingerprint and self.samples == samples.fingerprint
-
-    def to_bytes(self) -> bytes:
-        """An `.npz` file without pickles; `from_bytes` reads it back."""
-        buffer = io.BytesIO()
-        about = {"model": np.array(self.model), "samples": np.array(self.samples), "gzip": np.array(self.gzip_bytes)}
-        named = {f"output.{i}": array for i, array in enumerate(self.outputs)}
-        np.savez(buffer, allow_pickle=False, **named, **about)
-        return buffer.getvalue()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Reference:
-        """Read what `to_bytes` wrote; raises `EvaluationError` when the data is damaged."""
-        try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                found = tuple(file[f"output.{i}"] for i in range(len(file.files) - 3))
-                about = {"model": str(file["model"]), "samples": str(file["samples"])}
-                return cls(**about, outputs=found, gzip_bytes=int(file["gzip"]))
-        except Exception as error:  # zip, header and array parsers each raise their own kinds
-            raise EvaluationError(f"Expected remembered answers of a model, found damaged data ({error}).") from None
 
 
 def reference(model: Model, samples: SampleSet, threads: int | None = None) -> Reference:

@@ -1,4 +1,4 @@
-"""What a forked job gives up before it touches anybody's bytes: memory, time, files, its session and the network.
+"""What a forked job gives up before it touches anybody's bytes: memory, time, places, its session and the network.
 
 `confine` takes it away; `found` tries, in the same process, what is really gone, for the page to tell people.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import mmap
 import os
 import resource
@@ -20,7 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from lwcore.jobs import calls
+from lwcore.jobs import calls, places
 
 _PR_SET_PDEATHSIG = 1
 _PR_GET_NO_NEW_PRIVS = 39
@@ -37,7 +38,8 @@ class Limits:
 
     Attributes:
         network: whether it may open connections to anywhere.
-        programs: whether it may start processes and signal others (`lwcore.jobs.calls`).
+        programs: whether it may start processes and signal others (`lwcore.jobs.calls`), read and write whatever the
+            server's user may (`lwcore.jobs.places`).
     """
 
     seconds: int
@@ -75,12 +77,13 @@ def virtual_bytes() -> int:
     return pages * resource.getpagesize()
 
 
-def confine(limits: Limits, folder: Path) -> None:
+def confine(limits: Limits, folder: Path, store: Path | None = None) -> None:
     """Put this (freshly forked) process under its limits; it cannot lift them again.
 
     Args:
         limits: memory comes on top of the address space that was inherited.
         folder: an own, empty folder: working directory and place of temporary files.
+        store: home of the store, for those that may not touch everything.
     """
     os.setsid()
     die_with_parent(signal.SIGKILL)
@@ -96,6 +99,7 @@ def confine(limits: Limits, folder: Path) -> None:
     if not limits.network:
         leave_network()
     if not limits.programs:
+        places.keep_to(folder, store)
         calls.forbid()
 
 
@@ -136,6 +140,8 @@ class Protections:
         network: True when not even this computer's own addresses can be reached.
         programs: True when no program and no process can be started.
         signals: True when no other process can be ended.
+        elsewhere: True when files outside of its folder and the store cannot be read or written, nor can the memory of
+            another process.
         rights: True when nothing it starts could have more rights than it.
         user: True when it was not started by the system's administrator.
     """
@@ -147,6 +153,7 @@ class Protections:
     network: bool
     programs: bool
     signals: bool
+    elsewhere: bool
     rights: bool
     user: bool
 
@@ -164,7 +171,8 @@ def found() -> Protections:
         processor_seconds=_limit_of(resource.RLIMIT_CPU),
         network=_is_refused(_reach_myself),
         programs=_is_refused(_start_program) and _is_refused(_start_process),
-        signals=_is_refused(lambda: os.kill(os.getppid(), 0)),
+        signals=_is_refused(lambda: os.kill(os.getppid(), 0)) and _is_refused(_name_another_to_signal),
+        elsewhere=places.complete() and all(map(_is_refused, (_write_beside, _read_beside, _read_memory))),
         rights=sys.platform == "linux" and _libc().prctl(_PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1,
         user=_USER != 0,
     )
@@ -208,6 +216,30 @@ def _start_process() -> None:
     if pid == 0:
         os._exit(0)
     os.waitpid(pid, 0)
+
+
+def _write_beside() -> None:
+    with tempfile.TemporaryFile(dir=Path.cwd().parent):  # gone at once, and nothing is written to it
+        return
+
+
+def _read_beside() -> None:
+    os.listdir(Path.cwd().parent)
+
+
+def _read_memory() -> None:
+    with open(f"/proc/{os.getppid()}/mem", "rb"):
+        return
+
+
+def _name_another_to_signal() -> None:
+    """The kernel signals whom a file names once it is ready; nothing is written to this one."""
+    ends = os.pipe()
+    try:
+        fcntl.fcntl(ends[0], fcntl.F_SETOWN, os.getppid())
+    finally:
+        for end in ends:
+            os.close(end)
 
 
 def _is_refused(attempt: Callable[[], object]) -> bool:

@@ -193,16 +193,16 @@ def decode(store: Store, progress: Progress, *, upload: str) -> Json:
 
 @task("build", kind="torch")
 def build(store: Store, progress: Progress, *, decoded: str, name: str, architecture: str = "") -> Json:
-    """What `decode` read → a model in the store; weights without a configuration need the architecture's name."""
+    """What `decode` read → a model in the store, the last use of it; weights alone need the architecture's name."""
     from lwcore.sources import decoded as kept
     from lwcore.sources import state
     from lwcore.sources.text import files
 
-    read = kept.get(store, decoded)
-    if architecture:
-        model = state.build(read, name, architecture, progress)
-    else:
-        model = files.build(read, PurePath(name).stem[:80] or "model", progress)
+    with kept.used(store, decoded, again=bool(architecture)) as read:
+        if architecture:
+            model = state.build(read, name, architecture, progress)
+        else:
+            model = files.build(read, PurePath(name).stem[:80] or "model", progress)
     return {"model": store.put_model(model), "card": model.card.to_json(), "notes": list(model.notes)}
 
 

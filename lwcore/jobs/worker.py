@@ -169,8 +169,9 @@ def _child(request: dict[str, Any], pipe: int, folder: Path) -> NoReturn:
         os.dup2(2, 1)
         reporter = Reporter(pipe)
         limits = sandbox.Limits(**request["limits"])
-        sandbox.confine(limits, folder)
-        reporter.line(_outcome(request, reporter))
+        store = Store() if limits.programs else Store(parts=folder)
+        sandbox.confine(limits, folder, store.home)
+        reporter.line(_outcome(request, store, reporter))
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -178,10 +179,10 @@ def _child(request: dict[str, Any], pipe: int, folder: Path) -> NoReturn:
         os._exit(code)  # no clean-up of what the parent owns, no joining of foreign threads
 
 
-def _outcome(request: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
+def _outcome(request: dict[str, Any], store: Store, reporter: Reporter) -> dict[str, Any]:
     task = TASKS[request["task"]]
     try:
-        return {"done": run_task(task.name, request["arguments"], Store(), reporter.progress)}
+        return {"done": run_task(task.name, request["arguments"], store, reporter.progress)}
     except LwcoreError as error:
         return _out_of_memory(error) or _failed(str(error), type(error).__name__)
     except Exception as error:  # foreign parsers raise whatever they like

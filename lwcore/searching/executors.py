@@ -103,19 +103,22 @@ class LocalProcesses(Executor):
             self._end(process)
 
     def _started(self) -> subprocess.Popen[str] | None:
-        """A new process; None once the work was given up."""
+        """A new process; None once the work was given up, or where the system has no room for one."""
         paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
         threads = dict.fromkeys(("SLIMLAB_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         with self._lock:
             if self._given_up:
                 return None
-            process = subprocess.Popen(
-                [sys.executable, "-m", "lwcore.searching.serve"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                env={**os.environ, **threads, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-            )
+            try:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "lwcore.searching.serve"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    env={**os.environ, **threads, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+                )
+            except OSError:  # no memory, or too many processes: the trial fails with a sentence, the thread lives on
+                return None
             self._processes.add(process)
         return process
 

@@ -7,7 +7,8 @@ and exporting the network takes minutes and needs torch. Between the two go plai
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +18,7 @@ from lwcore.kept import versions
 from lwcore.store import Store, digest
 
 _ABOUT, _TENSOR, _FILE = "about", "tensor.", "file."
+_FOLDER = "decoded"  # of the store; the worker that reads may add to it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +42,13 @@ def put(store: Store, upload: str, decoded: Decoded) -> str:
     arrays = {_ABOUT: np.frombuffer(json.dumps(about).encode(), np.uint8)}
     arrays |= {f"{_TENSOR}{i}": array for i, array in enumerate(decoded.state.values())}
     arrays |= {f"{_FILE}{i}": np.frombuffer(data, np.uint8) for i, data in enumerate(decoded.files.values())}
-    store.put_arrays(key, arrays)
+    store.put_arrays(key, arrays, _FOLDER)
     return key
 
 
 def get(store: Store, key: str) -> Decoded:
     """What `put` kept; raises `ModelError` when it is gone from the store."""
-    arrays = store.arrays(key)
+    arrays = store.arrays(key, _FOLDER)
     if arrays is None:
         raise ModelError("What was read from the uploaded file is not in the store any more. Upload it again.")
     about = json.loads(arrays[_ABOUT].tobytes())
@@ -55,3 +57,20 @@ def get(store: Store, key: str) -> Decoded:
         ordered=bool(about["ordered"]),
         files={str(name): arrays[f"{_FILE}{i}"].tobytes() for i, name in enumerate(about["files"])},
     )
+
+
+@contextmanager
+def used(store: Store, key: str, again: bool) -> Iterator[Decoded]:
+    """What `put` kept, removed once it was used: tensors in full precision, of no use beside the model built from them.
+
+    Args:
+        again: whether it is wanted once more where it is refused, say to be tried with another architecture.
+    """
+    found = get(store, key)
+    try:
+        yield found
+    except ModelError:
+        if not again:
+            store.drop_arrays(key, _FOLDER)
+        raise
+    store.drop_arrays(key, _FOLDER)

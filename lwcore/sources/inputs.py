@@ -55,7 +55,7 @@ def reads_tokens(graph: GraphProto) -> bool:
         and len(info.type.tensor_type.shape.dim) == 2
         for info in inputs
     )
-    return whole and len(ids) == 1 and ids[0].endswith(_IDS) and len(beside) <= len(_BESIDE_IDS) - 1
+    return whole and len(ids) == 1 and ids[0].endswith(_IDS) and len(beside) <= 2  # a mask, segments
 
 
 def check_inputs(proto: onnx.ModelProto) -> None:

@@ -129,8 +129,8 @@ def _fold_constants(proto: onnx.ModelProto) -> int:
     # Weights that are only turned around make as much as the file already holds; what grows beyond that is limited.
     if sum(array.nbytes for array in results) > SETTINGS.tensor_mb * 1_000_000 + proto.ByteSize():
         raise ModelError(
-            f"Expected constants of at most {SETTINGS.tensor_mb} MB; this file's constant operators make "
-            "more. Export the model with its weights stored in the file."
+            f"Expected at most {SETTINGS.tensor_mb} MB of constants beside what the file holds; this file's constant "
+            "operators make more. Export the model with its weights stored in the file."
         )
     body.initializer.extend(numpy_helper.from_array(a, n) for a, n in zip(results, wanted, strict=True))
     kept = [_copy(node) for node in rest]

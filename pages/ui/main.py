@@ -8,30 +8,32 @@ from pathlib import Path
 
 import streamlit as st
 
-ROOT = Path(__file__).resolve().parents[2]
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
+ROOT = str(Path(__file__).parents[2])
+if ROOT not in sys.path:
+    sys.path.insert(0, ROOT)
 
 from pages.ui import costline, frame, measuring  # noqa: E402  (the path above comes first)
 from pages.ui.errors import PageEnd  # noqa: E402
 from pages.ui.search import finding  # noqa: E402  (the path above comes first)
 from pages.ui.text import t  # noqa: E402
+from pages.ui.turn import turn  # noqa: E402  (the path above comes first)
 from pages.ui.workspaces import door, workspace  # noqa: E402  (the path above comes first)
 
-st.set_page_config(
-    page_title="SlimLab", page_icon=str(frame.ICONS / "icon.png"), layout="wide", menu_items={"about": t("about")}
-)
-st.logo(str(frame.ICONS / "logo.svg"), size="large")
-frame.choose_language()
-if door.opened():
-    measuring.start_clock()
-    frame.enter()
-    page = st.navigation(list(frame.pages().values()), position="top")
-    frame.draw_header()
-    frame.keep_link()
-    measuring.collect()
-    finding.collect()
-    with suppress(PageEnd):
-        page.run()
-    costline.draw()
-    workspace.keep()
+with turn():
+    st.set_page_config(
+        page_title="SlimLab", page_icon=str(frame.ICONS / "icon.png"), layout="wide", menu_items={"about": t("about")}
+    )
+    st.logo(str(frame.ICONS / "logo.svg"), size="large")
+    frame.choose_language()
+    if door.opened():
+        measuring.start_clock()
+        frame.enter()
+        page = st.navigation(list(frame.pages().values()), position="top")
+        frame.draw_header()
+        frame.keep_link()
+        measuring.collect()
+        finding.collect()
+        with suppress(PageEnd):
+            page.run()
+        costline.draw()
+        workspace.keep()

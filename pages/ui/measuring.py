@@ -21,7 +21,7 @@ from pages.ui.text import known, note, plain, t
 _LIVE = ("queued", "running")
 _POLL_SECONDS = 0.2
 _POLLS_PER_SECOND = 20  # of all tabs together: each look takes milliseconds of the process that answers everybody
-# A look that comes just as a run ends makes Streamlit drop the end of that run, so where runs are slow looks wait.
+# Where runs are slow the server has no time for looks either, so they wait.
 _RUNS_BETWEEN = 4
 _LONGEST_WAIT = 5.0  # seconds, on that account: the first run after a start is slow and says little of later ones
 _CLOCK = "run-began"
@@ -178,10 +178,10 @@ def start_clock() -> None:
     st.session_state[_CLOCK] = time.monotonic()
 
 
-def pace() -> float:
+def pace(least: float = _POLL_SECONDS) -> float:
     """Seconds until a tab looks at its job again: longer where many wait or the server is slow."""
     took = time.monotonic() - st.session_state.get(_CLOCK, time.monotonic())
-    return max(_POLL_SECONDS, service.jobs().waited_for() / _POLLS_PER_SECOND, min(_RUNS_BETWEEN * took, _LONGEST_WAIT))
+    return max(least, service.jobs().waited_for() / _POLLS_PER_SECOND, min(_RUNS_BETWEEN * took, _LONGEST_WAIT))
 
 
 def watch(quiet: bool = False) -> None:

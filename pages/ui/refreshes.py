@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import streamlit
 from streamlit.runtime.app_session import AppSession
 from streamlit.runtime.scriptrunner_utils.script_requests import ScriptRequestType
 
@@ -18,7 +19,12 @@ _ask = AppSession.request_rerun
 
 
 def mend() -> None:
-    """Let a refresh wait its turn behind what a stopped runner has said; called once, before the first session."""
+    """Let a refresh wait its turn behind what a stopped runner has said; called once, before the first session.
+
+    Another Streamlit than the one that was read for this is left as it is.
+    """
+    if not streamlit.__version__.startswith("1.67."):
+        return
     AppSession.request_rerun = _request_rerun  # type: ignore[method-assign]
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache, wraps
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-import streamlit as st
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import lwcore
 from lwcore.analysis.cost import Cost
@@ -21,6 +22,8 @@ from lwcore.store import Store, is_fingerprint
 from lwcore.workspaces import Workspaces
 from pages.ui.workspaces import who
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 if TYPE_CHECKING:
     from lwcore.analysis.coupling import Coupling
     from lwcore.slimming import Plan
@@ -32,19 +35,38 @@ _QUICK_MACS_ONE = 1e8
 _WARM = ("pandas", "pyarrow", "onnx", "PIL.Image", "lwcore.analysis.coupling", "lwcore.slimming")
 
 
-@st.cache_resource
+def remembered(entries: int = 1) -> Callable[[F], F]:
+    """Keep what a function gave for its last `entries` arguments, for everybody; it is never asked twice at once.
+
+    Streamlit's own caches inspect the function's signature at every call, which cost a quarter of a page.
+    """
+
+    def keep(function: F) -> F:
+        lock, kept = threading.RLock(), lru_cache(entries)(function)
+
+        @wraps(function)
+        def ask(*arguments: Any) -> Any:
+            with lock:
+                return kept(*arguments)
+
+        return cast(F, ask)
+
+    return keep
+
+
+@remembered()
 def jobs() -> Jobs:
     """The workers of this server."""
     return Jobs(SETTINGS)
 
 
-@st.cache_resource
+@remembered()
 def store() -> Store:
     """The store of this server."""
     return Store()
 
 
-@st.cache_resource
+@remembered()
 def workspaces() -> Workspaces:
     """What everybody did here."""
     return Workspaces(store(), SETTINGS)
@@ -68,13 +90,13 @@ def close() -> dict[str, int]:
     return jobs().tally()
 
 
-@st.cache_resource(max_entries=1)
+@remembered(1)
 def gallery() -> dict[str, Card]:
     """Id → card of the built-in models, in the order shown."""
     return dict(lwcore.gallery())
 
 
-@st.cache_resource(max_entries=12)
+@remembered(12)
 def model(ref: str) -> Model:
     """A model by built-in id or fingerprint; raises `ModelError` when there is none (any more)."""
     if is_fingerprint(ref):
@@ -89,19 +111,19 @@ def _no_model(ref: str) -> Model:
     )
 
 
-@st.cache_resource(max_entries=64)
+@remembered(64)
 def cost(ref: str) -> Cost:
     """Exact totals of a model."""
     return lwcore.cost(model(ref))
 
 
-@st.cache_resource(max_entries=16)
+@remembered(16)
 def coupling(ref: str) -> Coupling:
     """What hangs together in a model."""
     return lwcore.couple(model(ref))
 
 
-@st.cache_resource(max_entries=64)
+@remembered(64)
 def blocks(ref: str) -> tuple[str, ...]:
     """Names of the residual blocks that can be dropped."""
     from lwcore.slimming.blocks import blocks as found
@@ -109,7 +131,7 @@ def blocks(ref: str) -> tuple[str, ...]:
     return tuple(block.name for block in found(model(ref)))
 
 
-@st.cache_resource(max_entries=512)
+@remembered(512)
 def dropped(ref: str, amount: float) -> int:
     """How many residual blocks an amount stands for."""
     from lwcore.slimming.blocks import count_of
@@ -117,7 +139,7 @@ def dropped(ref: str, amount: float) -> int:
     return count_of(model(ref), Blocks(amount=amount))
 
 
-@st.cache_resource(max_entries=64)
+@remembered(64)
 def heads(ref: str) -> tuple[int, ...]:
     """Attention heads of every layer whose heads can go whole."""
     from lwcore.slimming.heads import attentions
@@ -125,7 +147,7 @@ def heads(ref: str) -> tuple[int, ...]:
     return tuple(len(found.units) for found in attentions(model(ref)))
 
 
-@st.cache_resource(max_entries=512)
+@remembered(512)
 def dropped_heads(ref: str, amount: float) -> int:
     """How many attention heads an amount stands for."""
     from lwcore.slimming.heads import count_of
@@ -133,7 +155,7 @@ def dropped_heads(ref: str, amount: float) -> int:
     return count_of(model(ref), Heads(amount=amount))
 
 
-@st.cache_resource(max_entries=64)
+@remembered(64)
 def is_elastic(ref: str) -> bool:
     """Whether a model takes texts of any length."""
     from lwcore.evaluation.lengths import is_elastic as found
@@ -141,7 +163,7 @@ def is_elastic(ref: str) -> bool:
     return found(model(ref))
 
 
-@st.cache_resource(max_entries=64)
+@remembered(64)
 def quantizable(ref: str) -> tuple[str, ...]:
     """Names of the operators that static int8 turns into integers."""
     from lwcore.slimming.precision.nodes import candidates
@@ -150,14 +172,23 @@ def quantizable(ref: str) -> tuple[str, ...]:
     return tuple(graph.nodes[i].name for i in candidates(graph))
 
 
-@st.cache_resource(max_entries=512)
-def _plan(ref: str, recipe: str, calibration: str, have: tuple[str, ...], _measured: Mapping[str, Any]) -> Plan:
+@dataclass(frozen=True, kw_only=True)
+class _Measured:
+    """What was measured of a model on one set, told apart by what there is of it."""
+
+    names: tuple[str, ...]
+    found: Mapping[str, Any] = field(compare=False)
+
+
+@remembered(512)
+def _plan(ref: str, recipe: str, calibration: str, measured: _Measured) -> Plan:
     from lwcore.slimming.lowrank.spectra import Spectra
 
+    have = measured.found
     found = {
-        "sensitivity": Sensitivity.from_json(_measured["sensitivity"]) if "sensitivity" in have else None,
-        "spectra": Spectra.from_json(_measured["spectra"]) if "spectra" in have else None,
-        "order": tuple(_measured["order"]["order"]) if "order" in have else None,
+        "sensitivity": Sensitivity.from_json(have["sensitivity"]) if "sensitivity" in have else None,
+        "spectra": Spectra.from_json(have["spectra"]) if "spectra" in have else None,
+        "order": tuple(have["order"]["order"]) if "order" in have else None,
     }
     return lwcore.plan(model(ref), Recipe.loads(recipe), **found)
 
@@ -169,10 +200,10 @@ def plan(ref: str, recipe: Recipe, measured: Mapping[str, Any] | None = None, ca
         measured: what the tasks that `Plan.needs` names gave, by name, measured on the set `calibration`.
     """
     known = measured or {}
-    return _plan(ref, recipe.dumps(), calibration, tuple(sorted(known)), known)
+    return _plan(ref, recipe.dumps(), calibration, _Measured(names=tuple(sorted(known)), found=known))
 
 
-@st.cache_resource(max_entries=64)
+@remembered(64)
 def outline(ref: str) -> tuple[float, ...]:
     """The silhouette of a network: output channels of its convolutions and matrix products in order, 0–1."""
     graph = Graph.view(model(ref))
@@ -198,7 +229,7 @@ def trials(arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
     return list(so_far(store(), dict(arguments)))
 
 
-@st.cache_resource(max_entries=64)
+@remembered(64)
 def teachers(ref: str, uploads: tuple[str, ...]) -> tuple[str, ...]:
     """Other models of the gallery and of the uploads that answer about the same classes."""
     ours = model(ref)
@@ -214,7 +245,7 @@ def teachers(ref: str, uploads: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(found)
 
 
-@st.cache_resource(max_entries=64)
+@remembered(64)
 def has_attention(ref: str) -> bool:
     """Whether a model is a transformer whose inner tensors can be taught."""
     graph = Graph.view(model(ref))

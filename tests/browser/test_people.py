@@ -29,7 +29,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         process = start(home, port)
         yield address
         process.terminate()
-        process.wait(timeout=20)
+        process.wait(timeout=120)
 
 
 def _configure(home: Path, found: Provider, address: str) -> None:

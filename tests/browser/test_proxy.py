@@ -38,7 +38,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     process = start(tmp_path_factory.mktemp("app"), port, SLIMLAB_HOSTS="localhost,127.0.0.1")
     yield port
     process.terminate()
-    process.wait(timeout=20)
+    process.wait(timeout=120)
 
 
 def documented(folder: Path, port: int, app: int) -> str:
@@ -79,7 +79,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, app: int) -> Iterator[tuple[
         time.sleep(0.1)
     yield port, folder / "access.log"
     process.terminate()
-    process.wait(timeout=20)
+    process.wait(timeout=120)
 
 
 def asked(

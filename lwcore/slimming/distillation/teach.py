@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import torch
 
+from lwcore import runtime
 from lwcore.errors import SlimError
 from lwcore.model import Model
 from lwcore.progress import Progress, silent
@@ -61,6 +62,7 @@ def teach(
     if step.labels >= 1 and samples.labels is None:
         raise SlimError("Training: expected labels or a teacher to learn from, found neither; lower the labels' share.")
     check_trainable(model)
+    runtime.forget()
     with _threads(1 if step.steps else SETTINGS.threads):  # how sums are split changes the last digits of a replay
         room = _Room(model, step, samples, teacher, seed, precision, seconds)
         student = room.trainer(step.labels < 1)

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
+from lwcore.slimming.refit.targets import GOLDEN
+
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # λ as a share of the mean variance of the inputs
 FIRST = 1  # index of the one that is tried first, and taken when nothing can be left out
 HELD = 4  # every so-manieth batch is left out while λ is chosen
@@ -38,12 +40,15 @@ class Batch:
     high: np.ndarray | float = np.inf
 
     def thinned(self, step: int) -> Batch:
-        """Every `step`-th vector."""
+        """One vector of every `step`, at changing places: samples lie side by side, none must lose all."""
+        n = self.y.shape[-1]
+        blocks = np.arange(-(-n // step))
+        kept = np.minimum(blocks * step + (GOLDEN * step * blocks).astype(int) % step, n - 1)
         low, high = (
-            edge[..., ::step] if isinstance(edge, np.ndarray) and edge.shape[-1:] == self.y.shape[-1:] else edge
+            edge[..., kept] if isinstance(edge, np.ndarray) and edge.shape[-1:] == self.y.shape[-1:] else edge
             for edge in (self.low, self.high)
         )
-        return Batch(self.x[..., ::step], self.y[..., ::step], low, high)
+        return Batch(self.x[..., kept], self.y[..., kept], low, high)
 
     def window(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Between which values a target may follow the prediction; None where nothing is cut off.

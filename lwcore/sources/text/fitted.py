@@ -64,7 +64,7 @@ def _adapted(structure: Structure, state: State) -> tuple[Architecture, State]:
             for name, array in zip(outer if classifies else inner, given.values(), strict=False)
         }
     sized = dataclasses.replace(alone, settings={**structure.settings, **_sizes(named)})
-    if classifies:
+    if classifies and named[heads[-1]].ndim == 1:  # else the file's order is not the network's
         classes = named[heads[-1]].size
         return _of(structure, dataclasses.replace(sized, classes=tuple(str(i) for i in range(classes)))), given
     if not known:

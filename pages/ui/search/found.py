@@ -10,7 +10,7 @@ import streamlit as st
 from lwcore import units
 from lwcore.recipe import Recipe
 from lwcore.searching.targets import Target
-from pages.ui import errors, service
+from pages.ui import errors, measuring, service
 from pages.ui.costline import points
 from pages.ui.search import finding, front
 from pages.ui.search.goals import Search
@@ -28,7 +28,7 @@ def draw() -> None:
         return
     with st.container(border=True, key="found"):
         if found.running:
-            _watch()
+            st.fragment(_watch, run_every=measuring.pace(_POLL_SECONDS))()
             return
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
             st.markdown(t("found.title"))
@@ -46,7 +46,6 @@ def draw() -> None:
         front.draw(found, finding.trials(found))
 
 
-@st.fragment(run_every=_POLL_SECONDS)
 def _watch() -> None:
     """A running search; when it ends, the whole page runs again."""
     found = finding.current()

@@ -23,7 +23,7 @@ _LETTERS = 300
 _STRIP = 3  # times as wide as high: frames of a clip side by side
 
 
-@st.cache_resource(max_entries=6)
+@service.remembered(6)
 def _samples(model: str, ref: str) -> SampleSet:
     return service.store().samples(ref) if is_fingerprint(ref) else load_set(ref, service.model(model))
 

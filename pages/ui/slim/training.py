@@ -23,14 +23,9 @@ def draw() -> None:
     if not any(isinstance(step, Distill) for step in session().recipe.steps):
         return
     if session().measuring:
-        _live()
+        st.fragment(_card, run_every=measuring.pace(_POLL_SECONDS))()
     else:
         _card()
-
-
-@st.fragment(run_every=_POLL_SECONDS)
-def _live() -> None:
-    _card()
 
 
 def _card() -> None:

@@ -17,7 +17,10 @@ from pages.ui.text import t
 _PURPOSE = "safety"
 _FOUND = "safety-found"
 _SERVER = secrets.token_hex(8)  # of this process: another system may lie under the next one
-_SHOWN = ("memory_mb", "processor_seconds", "file_mb", "files", "network", "programs", "signals", "rights", "user")
+_SHOWN = (
+    *("memory_mb", "processor_seconds", "file_mb", "files"),
+    *("network", "programs", "signals", "elsewhere", "rights", "user"),
+)
 
 
 def draw() -> None:

@@ -40,7 +40,7 @@ class Guesses:
             self._wrong.append(now)
 
 
-@st.cache_resource
+@service.remembered()
 def guesses() -> Guesses:
     """Those of this server."""
     return Guesses()
