@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,12 @@ def digest(*parts: bytes) -> str:
 def is_fingerprint(text: object) -> bool:
     """Whether a text is a fingerprint of this store; nothing else ever becomes a part of a path."""
     return isinstance(text, str) and _HEX.fullmatch(text) is not None
+
+
+@lru_cache(maxsize=64)  # thirty people who ask the same hold one answer
+def _parsed(body: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(body)
+    return found
 
 
 class Store:
@@ -183,11 +190,11 @@ class Store:
         self._write("results", key, json.dumps(result).encode())
 
     def get_result(self, key: str) -> dict[str, Any] | None:
-        """The JSON result of that fingerprint, or None; also None when a file that it names is gone."""
+        """The JSON result of that fingerprint, to be read only, or None; also None when a file that it names is gone."""
         body = self._read("results", key)
         if body is None:
             return None
-        result: dict[str, Any] = json.loads(body)
+        result = _parsed(body)
         for name, folder in (("model", "models"), ("samples", "samples"), ("decoded", "decoded")):
             if is_fingerprint(result.get(name)) and not self._has(folder, result[name]):
                 return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import random
 import time
@@ -74,9 +75,14 @@ async def _attend(port: int, number: int, end: float, seen: Seen) -> None:
 
 
 async def _search(visitor: Visitor, end: float, seen: Seen) -> None:
-    while time.monotonic() < end and not visitor.errors:
+    """One goal after another; a goal that was searched for before would be answered at once, from the store."""
+    for drop in itertools.count(1.0, 0.1):
+        if time.monotonic() > end or visitor.errors:
+            return
         if not visitor.has("find"):  # the recipe that was found is in the controls by hand now
             seen.reruns.append(await visitor.set("slim-way", string_array_value=[WORDS["way.find"]]))
+        seen.reruns.append(await visitor.set("goal-drop", double_value=round(drop, 1)))
+        await asyncio.sleep(EVERY)
         seen.reruns.append(await visitor.press("find"))
         await visitor.until(lambda v: (v.settled and v.has("found-close")) or bool(v.errors))
         await visitor.press("found-close")
