@@ -190,7 +190,7 @@ class Store:
         self._write("results", key, json.dumps(result).encode())
 
     def get_result(self, key: str) -> dict[str, Any] | None:
-        """The JSON result of that fingerprint, to be read only, or None; also None when a file that it names is gone."""
+        """The JSON result of that fingerprint (never change it), or None; also None when a file it names is gone."""
         body = self._read("results", key)
         if body is None:
             return None
