@@ -62,7 +62,7 @@ def _grid(scale: _Scale) -> str:
         parts.append(_text(_LEFT - 8, y + 4, f"{100 * share:.0f} %", anchor="end"))
     for second in _steps(0.0, scale.until, 30.0 if scale.until > 60 else 5.0):
         parts.append(_text(scale.x(second), HEIGHT - _BOTTOM + 20, f"{second:.0f} s", anchor="middle"))
-    parts.append(_text((_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 8, "seconds of training on two cores", anchor="middle"))
+    parts.append(_text((_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 8, "seconds of training on one core", anchor="middle"))
     return "\n".join(parts)
 
 
