@@ -32,6 +32,7 @@ class HubJobs(InstantJobs):
             "network": False,
             "programs": True,
             "signals": True,
+            "elsewhere": True,
             "rights": True,
             "user": False,
         }
@@ -114,5 +115,5 @@ def test_what_protects_the_server_is_told_as_a_worker_found_it(jobs: HubJobs, la
     assert [task for task, _ in jobs.asked] == ["protections"]
     told = next(m.value for m in app.markdown if ":material/shield" not in m.value and "2,048 MB" in m.value)
     lines = told.split("  \n")
-    assert [":material/warning:" in line for line in lines] == [line in (2, 4, 8) for line in range(9)]
+    assert [":material/warning:" in line for line in lines] == [line in (2, 4, 9) for line in range(10)]
     assert any("20,000" in caption.value for caption in app.caption)
