@@ -192,7 +192,7 @@ def moves(page: Any, model: str, count: int, store: Store, other: subprocess.Pop
         page.wait_for_timeout(PAUSE_MS)
         page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]")
         page.evaluate(CLOCK, [HEADINGS["result.estimate.title"], HEADINGS["result.measured.title"]])
-        page.locator(".st-key-slim-amount input[type=range]").focus()
+        page.locator(".st-key-channels-amount input[type=range]").focus()
         page.keyboard.press("ArrowRight")
         page.wait_for_function("window.slimClock.end !== undefined")
         clock = page.evaluate("window.slimClock")
