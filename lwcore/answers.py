@@ -146,15 +146,23 @@ def feeds(model: Model, samples: SampleSet, size: int = runtime.BATCH) -> Iterat
     Raises:
         SampleError: there is not one whole batch.
     """
+    return (feed(model, samples, start, stop) for start, stop in spans(model, len(samples), size))
+
+
+def spans(model: Model, total: int, size: int = runtime.BATCH) -> list[tuple[int, int]]:
+    """Where each of the batches of so many samples starts and stops.
+
+    Raises:
+        SampleError: there is not one whole batch.
+    """
     fixed = per_run(model)
-    if len(samples) < (fixed or 1):
+    if total < (fixed or 1):
         raise SampleError(
             f"Expected at least {fixed or 1} calibration samples, one batch of the size that the file fixes, found "
-            f"{len(samples)}. Give more, or export the model with a free batch."
+            f"{total}. Give more, or export the model with a free batch."
         )
-    for start, stop in runtime.batches(len(samples), fixed or size):
-        if fixed is None or stop - start == fixed:
-            yield feed(model, samples, start, stop)
+    every = runtime.batches(total, fixed or size)
+    return [(start, stop) for start, stop in every if fixed is None or stop - start == fixed]
 
 
 def example(graph: Graph, seed: int | None = None) -> Feed:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import wraps
-from typing import TypeVar
+from functools import lru_cache, wraps
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -19,6 +21,10 @@ Shape = tuple[int, ...]
 T = TypeVar("T")
 CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")  # their results' shapes follow from their inputs'
 BATCH = "batch"  # name of the free dimension in the files we write
+_RAW: dict[int, np.dtype[Any]] = {
+    helper.np_dtype_to_tensor_dtype(np.dtype(word)): np.dtype(word)
+    for word in ("<f4", "<f2", "<f8", "<i8", "<i4", "i1", "u1", "?")
+}  # element types whose values a file holds as they lie in memory
 SEQUENCE = "sequence"  # and of a text's length: `sequence=128` is free, and 128 wherever a size is needed
 
 
@@ -61,7 +67,7 @@ class Graph:
     def __init__(self, proto: onnx.ModelProto) -> None:
         self._frame = _without_body(proto)
         self.nodes: list[NodeProto] = list(proto.graph.node)
-        self.constants: dict[str, np.ndarray] = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
+        self.constants: dict[str, np.ndarray] = {t.name: _values(t) for t in proto.graph.initializer}
         self.inputs = [i.name for i in proto.graph.input if i.name not in self.constants]
         self.outputs = [o.name for o in proto.graph.output]
         self.opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 1)
@@ -91,14 +97,11 @@ class Graph:
         return twin
 
     def _read_info(self, info: onnx.ValueInfoProto) -> None:
-        tensor = info.type.tensor_type
-        if not info.type.HasField("tensor_type") or not tensor.HasField("shape") or info.name in self.constants:
+        if not info.type.HasField("tensor_type") or info.name in self.constants:
             return
-        dims = [_size(dim, axis) for axis, dim in enumerate(tensor.shape.dim)]
-        if None not in dims:
-            self.shapes[info.name] = tuple(int(d) for d in dims if d is not None)
-            self.types[info.name] = tensor.elem_type
-            free = {axis: _followed(dim) for axis, dim in enumerate(tensor.shape.dim) if not dim.HasField("dim_value")}
+        found = _declared(info.type.SerializeToString())
+        if found is not None:
+            self.types[info.name], self.shapes[info.name], free = found
             if free:
                 self.free[info.name] = free
 
@@ -178,41 +181,54 @@ class Graph:
         model.CopyFrom(self._frame)
         body = model.graph
         body.node.extend(self.nodes)
-        body.initializer.extend(self._tensors())
-        body.value_info.extend(self._value_infos())
+        for name, array in self.constants.items():
+            self._write_constant(name, array, body.initializer.add())
+        for name in self._inner():
+            self._describe(name, body.value_info.add())
         for info in body.output:
             if info.name in self.shapes:  # files may leave the shape of their outputs open
-                info.CopyFrom(self.value_info(info.name))
+                name = info.name
+                info.Clear()
+                self._describe(name, info)
         return model
 
     def serialize(self) -> bytes:
         """Deterministic bytes of the graph."""
         return bytes(self.proto().SerializeToString(deterministic=True))
 
-    def _tensors(self) -> Iterator[onnx.TensorProto]:
-        for name, array in self.constants.items():
-            kind = self.types.get(name)
-            tensor = numpy_helper.from_array(array, name)
-            if kind is not None and tensor.data_type != kind:
-                raise ModelError(f"Constant {name!r} changed its element type from {kind} to {tensor.data_type}.")
-            yield tensor
+    def _write_constant(self, name: str, array: np.ndarray, tensor: onnx.TensorProto) -> None:
+        kind = self.types.get(name)
+        if kind in _RAW and array.dtype == _RAW[kind]:
+            tensor.name, tensor.data_type, tensor.raw_data = name, kind, array.tobytes()
+            tensor.dims.extend(array.shape)
+            return
+        tensor.CopyFrom(numpy_helper.from_array(array, name))
+        if kind is not None and tensor.data_type != kind:
+            raise ModelError(f"Constant {name!r} changed its element type from {kind} to {tensor.data_type}.")
 
-    def _value_infos(self) -> Iterator[onnx.ValueInfoProto]:
+    def _inner(self) -> Iterator[str]:
+        """Tensors whose shapes the file says beside those of its inputs and outputs."""
         outside = {*self.inputs, *self.outputs}
         for node in self.nodes:
             for name in node.output if node.op_type not in CONVERSIONS else ():
                 if name and name in self.shapes and name not in outside:
-                    yield self.value_info(name)
+                    yield name
 
     def value_info(self, name: str) -> onnx.ValueInfoProto:
         """Type and shape of a tensor, batch and sequence symbolic where they are free."""
+        info = onnx.ValueInfoProto()
+        self._describe(name, info)
+        return info
+
+    def _describe(self, name: str, info: onnx.ValueInfoProto) -> None:
         dims: list[int | str] = list(self.shapes[name])
         for axis, follows in self.free.get(name, {}).items():
             if follows != BATCH:
                 dims[axis] = f"{follows}={dims[axis]}"
             else:
                 dims[axis] = BATCH if dims[axis] == 1 else f"{BATCH}*{dims[axis]}"
-        return helper.make_tensor_value_info(name, self.types[name], dims)
+        info.name = name
+        info.type.CopyFrom(_tensor_type(self.types[name], tuple(dims)))
 
     def subgraph(self, indexes: Iterable[int], inputs: Iterable[str], outputs: Iterable[str]) -> bytes:
         """Serialized model of some of the nodes, reading `inputs` and giving `outputs`; constants come along."""
@@ -230,6 +246,31 @@ class Graph:
     def _loose_info(self, name: str) -> onnx.ValueInfoProto:
         rank = len(self.shape(name))
         return helper.make_tensor_value_info(name, self.types[name], [None] * rank)
+
+
+def written(model: Model, graph: Graph) -> Model:
+    """The model with another graph, written to bytes once for all who run, check and measure it."""
+    proto = graph.proto()
+    slim = dataclasses.replace(model, data=bytes(proto.SerializeToString(deterministic=True)))
+    vars(slim)["proto"] = proto  # what parsing the bytes would give: a tenth of a second for a large file
+    return slim
+
+
+@lru_cache(maxsize=4096)
+def _tensor_type(kind: int, dims: tuple[int | str, ...]) -> onnx.TypeProto:
+    """Shared, because few shapes occur many times and building one takes longer than all else that is written of it."""
+    return helper.make_tensor_type_proto(kind, dims)
+
+
+@lru_cache(maxsize=4096)
+def _declared(data: bytes) -> tuple[int, Shape, Mapping[int, str]] | None:
+    """Element type, shape and free axes of a serialized tensor type; None where a size is not known."""
+    tensor = onnx.TypeProto.FromString(data).tensor_type
+    dims = [_size(dim, axis) for axis, dim in enumerate(tensor.shape.dim)]
+    if not tensor.HasField("shape") or None in dims:
+        return None
+    free = {axis: _followed(dim) for axis, dim in enumerate(tensor.shape.dim) if not dim.HasField("dim_value")}
+    return tensor.elem_type, tuple(int(d) for d in dims if d is not None), MappingProxyType(free)
 
 
 def _size(dim: onnx.TensorShapeProto.Dimension, axis: int) -> int | None:
@@ -251,6 +292,14 @@ def _followed(dim: onnx.TensorShapeProto.Dimension) -> str:
     """What an open dimension follows, as `Graph.free` has it."""
     followed = str(dim.dim_param).partition("=")[0]
     return followed if SEQUENCE in followed.split(".") else BATCH
+
+
+def _values(tensor: onnx.TensorProto) -> np.ndarray:
+    """A constant as an array; the plain case by hand, because `onnx.numpy_helper` takes five times as long."""
+    kind = _RAW.get(tensor.data_type)
+    if kind is None or not tensor.HasField("raw_data") or tensor.data_location == onnx.TensorProto.EXTERNAL:
+        return np.asarray(numpy_helper.to_array(tensor))
+    return np.frombuffer(tensor.raw_data, kind).reshape(tuple(tensor.dims))
 
 
 def _without_body(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -275,8 +324,9 @@ def reads(node: NodeProto) -> Iterator[str]:
     """Names a node reads, those captured by the bodies of If, Loop and Scan included."""
     yield from (name for name in node.input if name)
     for attribute in node.attribute:
-        bodies = [attribute.g] if attribute.type == AttributeProto.GRAPH else list(attribute.graphs)
-        for body in bodies:
+        if attribute.type not in (AttributeProto.GRAPH, AttributeProto.GRAPHS):
+            continue
+        for body in [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs:
             inner = {i.name for i in body.input} | {t.name for t in body.initializer}
             for child in body.node:
                 yield from (name for name in reads(child) if name not in inner)

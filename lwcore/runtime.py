@@ -13,6 +13,7 @@ from lwcore.settings import SETTINGS
 
 if TYPE_CHECKING:
     import onnxruntime
+    from threadpoolctl import ThreadpoolController
 
 Feed = dict[str, np.ndarray]  # a batch: the name of an input → its values, samples along the first axis
 SHARED_MB = 128  # of a file whose session is kept for the next who asks for it
@@ -71,6 +72,15 @@ def shared_session(data: bytes, threads: int | None = None) -> onnxruntime.Infer
     """
     threads = threads or SETTINGS.threads
     return _shared(data, threads) if len(data) <= SHARED_MB << 20 else session(data, threads)
+
+
+@lru_cache(maxsize=1)
+def blas() -> ThreadpoolController:
+    """The libraries behind numpy and scipy, whose threads can be set; looked for once, which takes milliseconds."""
+    import scipy.linalg  # noqa: F401  (it brings a library of its own, which must be there to be found)
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def forget() -> None:

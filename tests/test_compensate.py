@@ -10,13 +10,14 @@ import lwcore
 from lwcore import Channels, Recipe
 from lwcore.analysis.coupling import couple
 from lwcore.answers import feed
-from lwcore.graph import Graph
+from lwcore.graph import Graph, written
 from lwcore.model import Model
 from lwcore.runtime import run, session
 from lwcore.samples import SampleSet
 from lwcore.slimming.pruning import channels
 from lwcore.slimming.pruning.basis import directions, spread, streams
 from lwcore.slimming.pruning.rebuild import Reader, elimination
+from lwcore.slimming.refit import judging
 from lwcore.slimming.refit.calibration import answers, draw
 from lwcore.slimming.refit.compensate import Cut, gather_moments, sequential
 from lwcore.slimming.refit.judging import no_worse
@@ -70,7 +71,7 @@ def test_targets_that_a_relu_cuts_off_need_not_be_met() -> None:
     batch = Batch(np.zeros((1, 1, 3), np.float32), np.array([[[-5.0, 2.0, -1.0]]], np.float32), low=np.float32(0))
     window = batch.window()
     assert window is not None
-    assert np.clip(np.array([[[-9.0, -3.0, 4.0]]]), *window).tolist() == [[[-9.0, 2.0, 0.0]]]
+    assert batch.met(window, np.array([[[-9.0, -3.0, 4.0]]])).tolist() == [[[-9.0, 2.0, 0.0]]]
     assert Batch(batch.x, batch.y).window() is None
 
 
@@ -139,17 +140,26 @@ def test_compensation_never_lowers_agreement_on_unseen_samples(name: str, how: s
     assert agreement(how) >= agreement("none")
 
 
-def test_a_refit_is_no_worse_exactly_when_it_agrees_as_often() -> None:
-    """The shortcut that stops early decides as counting everything would."""
+@pytest.mark.parametrize("work", [judging.WORK, 0])
+def test_a_refit_is_no_worse_exactly_when_it_agrees_as_often(work: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shortcuts that stop early, sooner for a large model, decide as counting everything would."""
+    monkeypatch.setattr(judging, "WORK", work)
     model = lwcore.load("fashion-squeezenet")
     samples = lwcore.load_samples("fashion-calibration", model).take(96)
     held = draw(model, samples).check
     dense, worse = Graph.of(model), Graph.of(model)
     head = linear_layers(worse)[-1].weight
     worse.constants[head] = -worse.constants[head]
-    assert no_worse(model, samples, dense, worse, held)
-    assert no_worse(model, samples, worse, worse, held)
-    assert not no_worse(model, samples, worse, dense, held)
+    assert no_worse(model, samples, written(model, dense), worse, held)
+    assert no_worse(model, samples, written(model, worse), worse, held)
+    assert not no_worse(model, samples, written(model, worse), dense, held)
+
+
+def test_the_cut_graph_is_not_asked_where_the_refit_agrees_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = lwcore.load("fashion-squeezenet")
+    samples = lwcore.load_samples("fashion-calibration", model).take(48)
+    monkeypatch.setattr(judging, "session", None)  # only the cut graph has a session of its own
+    assert judging.no_worse(model, samples, model, Graph.of(model), draw(model, samples).check)
 
 
 def test_compensation_that_makes_matters_worse_is_dropped_and_said(monkeypatch: pytest.MonkeyPatch) -> None:

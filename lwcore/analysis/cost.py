@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 from onnx import NodeProto, TensorProto
 
-from lwcore.graph import Graph, Shape, attributes, reads
+from lwcore.graph import Graph, Shape, attributes, per_model, reads
 from lwcore.model import Model
 
 _HALF_BYTES = frozenset({TensorProto.INT4, TensorProto.UINT4})
@@ -72,6 +72,7 @@ class Cost:
         return asdict(self)
 
 
+@per_model(maxsize=24)
 def cost(model: Model) -> Cost:
     """Count a model's parameters, MACs and bytes.
 

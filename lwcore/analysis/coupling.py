@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,21 @@ class Coupling:
         for name, held in self.tensors.items():
             for axis, classes in held.items():
                 yield name, axis, classes
+
+    @cached_property
+    def _stretched(self) -> tuple[list[tuple[str, int]], np.ndarray, np.ndarray]:
+        """All places, their classes one after another, and where each place's begin (and the last one's end)."""
+        held = list(self.places())
+        ends = np.cumsum([0, *(len(classes) for _, _, classes in held)])
+        every = np.concatenate([np.zeros(0, np.int64), *(classes for _, _, classes in held)]).astype(np.int64)
+        return [(name, axis) for name, axis, _ in held], every, ends
+
+    def sizes(self, keep: np.ndarray) -> Iterator[tuple[str, int, int]]:
+        """Every (tensor or constant, axis, size) once only the classes in the bool mask `keep` stay."""
+        held, classes, ends = self._stretched
+        kept = np.concatenate([[0], np.cumsum(keep[classes])])[ends]
+        for (name, axis), size in zip(held, np.diff(kept).tolist(), strict=True):
+            yield name, axis, size
 
     def group(self, name: str) -> Group | None:
         """The group of that name, or None."""

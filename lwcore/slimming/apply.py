@@ -9,17 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import onnx
-from threadpoolctl import threadpool_limits
 
 from lwcore.analysis.cost import Cost, cost
 from lwcore.answers import example
 from lwcore.domains import load_samples
 from lwcore.errors import ModelError, SlimError
-from lwcore.graph import Graph
+from lwcore.graph import Graph, written
 from lwcore.model import Model
 from lwcore.progress import Progress, part, silent
 from lwcore.recipe import Blocks, Channels, Connections, Distill, Heads, LowRank, Precision, Recipe, Step, Vocabulary
-from lwcore.runtime import run, shared_session
+from lwcore.runtime import blas, run, shared_session
 from lwcore.samples import SampleSet
 from lwcore.slimming.blocks import drop
 from lwcore.slimming.budget.allocate import Sensitivity
@@ -97,7 +96,7 @@ def apply(
     start = time.perf_counter()
     # The order in which BLAS adds depends on its threads: with one, the same recipe gives the same bytes in the
     # dashboard, on the command line and in a notebook. The many small solves are faster so, too.
-    with threadpool_limits(limits=1, user_api="blas"):
+    with blas().limit(limits=1, user_api="blas"):
         known = (sensitivity, order, layers)
         current, notes = _carried_out(model, recipe, samples, known, lessons or Lessons(), progress)
     return Slimmed(
@@ -137,9 +136,7 @@ class _Work:
 
     def with_graph(self, graph: Graph) -> Model:
         """The model with another graph."""
-        return (
-            self.model if graph is Graph.view(self.model) else dataclasses.replace(self.model, data=graph.serialize())
-        )
+        return self.model if graph is Graph.view(self.model) else written(self.model, graph)
 
 
 def _carried_out(
@@ -176,8 +173,7 @@ def _channels(work: _Work, step: Channels) -> tuple[Model, Sequence[str]]:
     counts = removals(work.model, step, sensitivity, clock=True)
     if not any(counts.values()):
         return work.model, []
-    graph, said = prune(work.model, step, counts, work.samples, work.seed, progress)
-    return work.with_graph(graph), said
+    return prune(work.model, step, counts, work.samples, work.seed, progress)
 
 
 def _blocks(work: _Work, step: Blocks) -> tuple[Model, Sequence[str]]:
@@ -247,7 +243,7 @@ def _checked(model: Model, step: str) -> Model:
         if not has_shapes(model.proto):
             data, _ = normalise(model.proto)
             model = dataclasses.replace(model, data=data)
-        onnx.checker.check_model(model.proto, full_check=True)
+        onnx.checker.check_model(model.data, full_check=True)
         graph = Graph.view(model)
         result = run(shared_session(model.data), example(graph))[0]
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ModelError) as error:

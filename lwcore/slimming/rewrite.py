@@ -17,8 +17,7 @@ Fix = Callable[[Graph, NodeProto, Coupling, Keep], NodeProto]
 def shapes_after(graph: Graph, coupling: Coupling, keep: Keep) -> dict[str, Shape]:
     """Shape of every tensor and constant once the cut is made; nothing is cut."""
     shapes = dict(graph.shapes)
-    for name, axis, classes in coupling.places():
-        size = int(np.count_nonzero(keep[classes]))
+    for name, axis, size in coupling.sizes(keep):
         if size != shapes[name][axis]:
             shapes[name] = (*shapes[name][:axis], size, *shapes[name][axis + 1 :])
     return shapes

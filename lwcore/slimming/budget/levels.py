@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -32,7 +33,12 @@ class Lever:
 
     def share(self, stop: int) -> float:
         """Share of the lever's channels that a stop removes."""
-        return sum(self.stops[stop].values()) / sum(g.channels for g in self.groups)
+        return self._shares[stop]
+
+    @cached_property
+    def _shares(self) -> list[float]:
+        channels = sum(group.channels for group in self.groups)
+        return [sum(counts.values()) / channels for counts in self.stops]
 
 
 def levers(model: Model, align: int) -> list[Lever]:

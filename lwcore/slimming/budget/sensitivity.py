@@ -17,7 +17,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from lwcore.analysis.coupling import couple
 from lwcore.answers import feeds
@@ -27,7 +26,7 @@ from lwcore.graph import Graph
 from lwcore.model import Model
 from lwcore.progress import Progress, part, silent
 from lwcore.recipe import Budget, Channels
-from lwcore.runtime import Feed, count, run, session
+from lwcore.runtime import Feed, blas, count, run, shared_session
 from lwcore.samples import SampleSet
 from lwcore.similarity import change
 from lwcore.slimming.budget.allocate import POWERS, Sensitivity, share_out
@@ -60,7 +59,7 @@ def measure_sensitivity(model: Model, samples: SampleSet, progress: Progress = s
     choices = levers(model, ALIGN)
     if not choices:
         raise SlimError("Expected a model with channels that can be removed to share out a budget, found none.")
-    with threadpool_limits(limits=1, user_api="blas"):  # the same trials on every machine; see `apply`
+    with blas().limit(limits=1, user_api="blas"):  # the same trials on every machine; see `apply`
         trial = _trial(model, samples, sum(len(_probes(lever)) for lever in choices))
         harm = _alone(trial, choices, part(progress, 0.0, 0.75))
         alone = Sensitivity(harm=harm, samples=trial.judges)
@@ -89,10 +88,10 @@ class _Trial:
         any other model.
         """
         full = {group.name: counts.get(group.name, 0) for group in couple(self.model).groups}
-        graph, _ = prune(self.model, self.step, full, self.fitting, 0)
+        slim, _ = prune(self.model, self.step, full, self.fitting, 0)
         if not domain(self.model).classes:
-            return change(answers(graph, self.inputs), self.wanted)
-        return _distance(_logits(graph.serialize(), self.inputs), self.wanted[0])
+            return change(answers(Graph.view(slim), self.inputs, slim.data), self.wanted)
+        return _distance(_logits(slim.data, self.inputs), self.wanted[0])
 
 
 def _trial(model: Model, samples: SampleSet, trials: int) -> _Trial:
@@ -119,7 +118,7 @@ def _spread(samples: SampleSet, places: np.ndarray, count: int) -> SampleSet:
 
 def _logits(data: bytes, inputs: list[Feed]) -> np.ndarray:
     """(N, classes) outputs; their logarithms where rows already are distributions; yes and no for a single output."""
-    runner = session(data)
+    runner = shared_session(data)
     rows = np.concatenate([run(runner, batch)[0].reshape(count(batch), -1) for batch in inputs]).astype(np.float64)
     if (rows >= 0).all() and np.allclose(rows.sum(axis=1), 1, atol=1e-3):
         rows = np.log(np.maximum(rows, 1e-9))

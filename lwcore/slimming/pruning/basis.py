@@ -67,6 +67,20 @@ class Stream:
             moments[key] = Moments(turn @ known.mean, turn @ known.gram @ turn.T, known.count)
 
 
+@dataclass(frozen=True)
+class Basis:
+    """Another basis of a stream: x → `forward` x, and the inverse."""
+
+    stream: Stream
+    forward: np.ndarray
+    backward: np.ndarray
+
+    def mixed(self, keep: Keep) -> Basis:
+        """The same with the directions that are kept mixed among each other."""
+        turn, back = spread(self.stream, keep)
+        return Basis(self.stream, turn @ self.forward, self.backward @ back)
+
+
 @per_model(maxsize=24)
 def streams(model: Model) -> tuple[Stream, ...]:
     """The groups of a model that may be written in another basis."""

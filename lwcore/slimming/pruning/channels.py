@@ -9,7 +9,7 @@ import numpy as np
 
 from lwcore.analysis.coupling import Coupling, Group, couple
 from lwcore.errors import SlimError
-from lwcore.graph import Graph
+from lwcore.graph import Graph, written
 from lwcore.model import Model
 from lwcore.progress import Progress, part, silent
 from lwcore.recipe import Channels
@@ -17,11 +17,11 @@ from lwcore.samples import SampleSet
 from lwcore.similarity import change
 from lwcore.slimming.budget.allocate import Sensitivity, share_out, share_out_by_clock
 from lwcore.slimming.budget.levels import levers, uniform
-from lwcore.slimming.budget.pricing import price
+from lwcore.slimming.budget.pricing import prices
 from lwcore.slimming.pruning.criteria import BEST, CANDIDATES, CRITERIA
 from lwcore.slimming.pruning.selection import Choice, choose
 from lwcore.slimming.refit.calibration import answers, draw
-from lwcore.slimming.refit.compensate import Cut, one_shot, sequential
+from lwcore.slimming.refit.compensate import Cut, one_shot, readers, sequential
 from lwcore.slimming.refit.judging import gather_answers, no_worse
 from lwcore.slimming.refit.targets import gather_targets
 from lwcore.slimming.rewrite import Keep, cut
@@ -65,8 +65,10 @@ def removals(
 def _in_blocks(model: Model, step: Channels, exact: dict[str, int]) -> dict[str, int]:
     """One amount for all in whole blocks; single channels where layers are too narrow to come near it in blocks."""
 
+    known = prices(model)
+
     def macs(counts: dict[str, int]) -> int:
-        return price(model, counts).macs
+        return int(known.macs.total(known.removed(counts)))
 
     target = macs(exact)
     counts = uniform(levers(model, step.align), step.amount, macs, target)
@@ -90,8 +92,8 @@ def prune(
     samples: SampleSet | None,
     seed: int,
     progress: Progress = silent,
-) -> tuple[Graph, list[str]]:
-    """The slimmed graph and notes.
+) -> tuple[Model, list[str]]:
+    """The slimmed model and notes.
 
     Args:
         counts: channels that each group loses, from `removals`.
@@ -115,10 +117,10 @@ def prune(
     progress(0.2, "cut")
     notes = _notes(coupling, counts, choice.keep, step)
     if not adjusts or samples is None:
-        return slim, notes
+        return written(model, slim), notes
     fitted = _compensated(model, step, choice, slim, samples, progress)
     if fitted is None:
-        return slim, [
+        return written(model, slim), [
             *notes,
             "Compensation was dropped: on samples held out from it, the answers stayed closer without.",
         ]
@@ -127,31 +129,32 @@ def prune(
 
 def _compensated(
     model: Model, step: Channels, choice: Choice, plain: Graph, samples: SampleSet, progress: Progress
-) -> Graph | None:
+) -> Model | None:
     """The slim graph re-fitted; None where that lowers the agreement with the original on samples held out."""
     found = draw(model, samples, FIT)
     both = Cut(choice.dense, plain.copy(), couple(model), choice.keep, Graph.view(model), choice.turns)
     if step.compensate == "one-shot":
-        one_shot(both, choice.moments)
+        one_shot(both, readers(model), choice.moments)
     else:
         known = gather_targets(model, samples, found.fit)
         sequential(both, found.fit, part(progress, 0.2, 0.95), known)
-    return both.slim if no_worse(model, samples, both.slim, plain, found.check) else None
+    fitted = written(model, both.slim)
+    return fitted if no_worse(model, samples, fitted, plain, found.check) else None
 
 
 def _best(
     model: Model, step: Channels, counts: Mapping[str, int], samples: SampleSet, seed: int, progress: Progress
-) -> tuple[Graph, list[str]]:
+) -> tuple[Model, list[str]]:
     """The outcome of the criterion whose answers stay nearest to the original's on samples held out from the re-fit."""
     check = draw(model, samples, FIT).check
     truth = gather_answers(model, samples, check)
     tried = []
     for position, name in enumerate(CANDIDATES):
         share = part(progress, position / len(CANDIDATES), (position + 1) / len(CANDIDATES))
-        graph, notes = prune(model, replace(step, criterion=name), counts, samples, seed, share)
-        tried.append((change(answers(graph, check), truth), position, graph, notes))
-    _, position, graph, notes = min(tried, key=lambda one: one[:2])
-    return graph, [*notes, f"Best on held-out calibration samples: {CRITERIA[CANDIDATES[position]].title}."]
+        slim, notes = prune(model, replace(step, criterion=name), counts, samples, seed, share)
+        tried.append((change(answers(Graph.view(slim), check, slim.data), truth), position, slim, notes))
+    _, position, slim, notes = min(tried, key=lambda one: one[:2])
+    return slim, [*notes, f"Best on held-out calibration samples: {CRITERIA[CANDIDATES[position]].title}."]
 
 
 def _broken(coupling: Coupling, keep: Keep, align: int) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from lwcore.analysis.statistics import Moments
 from lwcore.graph import Graph
 from lwcore.model import Model
 from lwcore.samples import SampleSet
-from lwcore.slimming.pruning.basis import directions, spread, streams
+from lwcore.slimming.pruning.basis import Basis, directions, streams
 from lwcore.slimming.pruning.criteria import CRITERIA, Evidence, scores
 from lwcore.slimming.refit.compensate import gather_moments
 from lwcore.slimming.rewrite import Keep
@@ -37,6 +37,21 @@ class Choice:
     turns: Mapping[str, np.ndarray]
 
 
+@dataclass(frozen=True)
+class Dense:
+    """A graph that computes what the original does, and the moments of its consumers' inputs."""
+
+    graph: Graph
+    moments: Mapping[str, Moments]
+
+    def turned(self, bases: Sequence[Basis]) -> Dense:
+        """The same with some streams in other bases."""
+        graph, moments = self.graph.copy(), dict(self.moments)
+        for basis in bases:
+            basis.stream.change(graph, moments, basis.forward, basis.backward)
+        return Dense(graph, moments)
+
+
 def choose(
     model: Model,
     counts: Mapping[str, int],
@@ -52,21 +67,19 @@ def choose(
         samples: for the statistics; None where neither criterion nor compensation reads any.
         turn: streams may be written in another basis (compensation is on).
     """
-    dense, coupling = Graph.of(model), couple(model)
-    moments = dict(gather_moments(model, samples)) if samples is not None else {}
-    looks = CRITERIA[criterion].needs_samples
-    turned = [s for s in streams(model) if counts[s.group.name]] if turn and looks else []
-    bases = [directions(stream, dense, moments) for stream in turned]
-    for stream, basis in zip(turned, bases, strict=True):
-        stream.change(dense, moments, *basis)
-    orders = gather_orders(model, samples) if criterion == "gram" and turn and samples is not None else {}
-    keep = keep_best(coupling, counts, Evidence(dense, coupling, moments, rng, orders), criterion)
-    turns = dict[str, np.ndarray]()
-    for stream, basis in zip(turned, bases, strict=True):
-        mixed = spread(stream, keep)
-        stream.change(dense, moments, *mixed)
-        turns |= stream.turns(mixed[0] @ basis[0])
-    return Choice(dense, moments, keep, turns)
+    known, bases, orders = Dense(Graph.view(model), {}), list[Basis](), Orders()
+    if samples is not None:
+        known = Dense(known.graph, gather_moments(model, samples))
+        if turn and CRITERIA[criterion].needs_samples:
+            bases = [basis for basis in gather_bases(model, samples) if counts[basis.stream.group.name]]
+        if turn and criterion == "gram":
+            orders = gather_orders(model, samples)
+    seen = known if orders else known.turned(bases)
+    keep = keep_best(couple(model), counts, Evidence(seen.graph, couple(model), seen.moments, rng, orders), criterion)
+    mixed = [basis.mixed(keep) for basis in bases]
+    dense = known.turned(mixed)
+    turns = {name: matrix for basis in mixed for name, matrix in basis.stream.turns(basis.forward).items()}
+    return Choice(dense.graph, dense.moments, keep, turns)
 
 
 def keep_best(coupling: Coupling, counts: Mapping[str, int], evidence: Evidence, criterion: str) -> Keep:
@@ -83,12 +96,22 @@ def gather_orders(model: Model, samples: SampleSet) -> Orders:
     """The order in which every group's channels go by "gram", remembered for the last few pairs."""
     key = samples.key(model)
     if key not in _ORDERS:
-        dense, coupling, moments = Graph.of(model), couple(model), dict(gather_moments(model, samples))
-        for stream in streams(model):
-            stream.change(dense, moments, *directions(stream, dense, moments))
-        evidence = Evidence(dense, coupling, moments, np.random.default_rng(0))
+        coupling, dense = couple(model), Dense(Graph.view(model), gather_moments(model, samples))
+        dense = dense.turned(gather_bases(model, samples))
+        evidence = Evidence(dense.graph, coupling, dense.moments, np.random.default_rng(0))
         keep_orders(model, samples, {group.name: scores("gram", evidence, group) for group in coupling.groups})
     return _ORDERS[key]
+
+
+def gather_bases(model: Model, samples: SampleSet) -> Sequence[Basis]:
+    """The principal directions of every stream, which serve every amount; remembered for the last few pairs."""
+    key = samples.key(model)
+    if key not in _BASES:
+        while len(_BASES) >= 4:
+            _BASES.pop(next(iter(_BASES)))
+        graph, moments = Graph.view(model), gather_moments(model, samples)
+        _BASES[key] = tuple(Basis(stream, *directions(stream, graph, moments)) for stream in streams(model))
+    return _BASES[key]
 
 
 def keep_orders(model: Model, samples: SampleSet, known: Orders) -> None:
@@ -99,3 +122,4 @@ def keep_orders(model: Model, samples: SampleSet, known: Orders) -> None:
 
 
 _ORDERS: dict[tuple[str, str, str], Orders] = {}
+_BASES: dict[tuple[str, str, str], tuple[Basis, ...]] = {}

@@ -19,12 +19,12 @@ from lwcore.analysis.coupling import Coupling, couple
 from lwcore.analysis.labels import Consumer
 from lwcore.analysis.statistics import Moments, batch_size, moments
 from lwcore.answers import feeds
-from lwcore.graph import Graph, reads
+from lwcore.graph import Graph, per_model, reads
 from lwcore.model import Model
 from lwcore.progress import Progress, silent
 from lwcore.runtime import Feed, count
 from lwcore.samples import SampleSet
-from lwcore.slimming.refit.mixing import Mixing, Rebuilt, channel_vectors, mixing, moments_key, whole
+from lwcore.slimming.refit.mixing import Reader, Rebuilt, channel_vectors, linear_readers, moments_key, whole
 from lwcore.slimming.refit.sweep import Pair, Step, affordable, direct, sweep
 from lwcore.slimming.refit.targets import Targets
 from lwcore.slimming.rewrite import Keep
@@ -63,20 +63,18 @@ class Cut:
         """True when the consumer lost inputs."""
         return not bool(self.keep[consumer.ids].all())
 
-    def refittable(self) -> list[Consumer]:
-        """Linear consumers whose weight is whole (one group) and read only once."""
-        return whole(self.dense, self.coupling)
 
-    def mixing(self, consumer: Consumer) -> Mixing:
-        """A consumer as a layer whose dense inputs can be rebuilt."""
-        return mixing(self.pair, consumer, dict(self.coupling.cuts), self.keep)
+@per_model(maxsize=24)
+def readers(model: Model) -> tuple[Reader, ...]:
+    """The model's linear readers of removable channels; remembered, for every removal asks for them."""
+    return linear_readers(Graph.view(model), couple(model))
 
 
-def one_shot(cut: Cut, known: Mapping[str, Moments]) -> None:
-    """Re-fit every consumer that lost inputs, in place, from the dense model's moments."""
-    for consumer in cut.refittable():
-        if cut.lost(consumer):
-            cut.mixing(consumer).from_moments(cut.pair, known[moments_key(cut.dense, consumer)])
+def one_shot(cut: Cut, all_readers: Sequence[Reader], known: Mapping[str, Moments]) -> None:
+    """Re-fit every reader that lost inputs, in place, from the dense model's moments."""
+    for reader in all_readers:
+        if cut.lost(reader.consumer):
+            reader.after(cut.keep).from_moments(cut.pair, known[reader.moments])
 
 
 def sequential(
@@ -96,13 +94,14 @@ def sequential(
     lost = {c.node for c in cut.coupling.consumers if cut.lost(c)}
     reached = _reached(cut.slim, lost)
     wanted = [layer for layer in cut.pair.layers if layer.index in reached]
-    whole = [layer for layer in wanted if affordable(layer)]
-    done = {layer.index for layer in whole}
-    rest = [c for c in cut.refittable() if c.node in reached and c.node not in done]
-    results = {layer.result for layer in wanted} | {cut.slim.nodes[c.node].output[0] for c in rest}
+    at_once = [layer for layer in wanted if affordable(layer)]
+    done = {layer.index for layer in at_once}
+    left = {c.node for c in whole(cut.dense, cut.coupling)} & reached - done
+    rest = [r for r in linear_readers(cut.dense, cut.coupling) if r.consumer.node in left] if left else []
+    results = {layer.result for layer in wanted} | {cut.slim.nodes[r.consumer.node].output[0] for r in rest}
     samples = sum(map(count, inputs))
-    rebuilt = [Rebuilt(cut.pair, cut.mixing(c), samples) for c in rest]
-    steps: list[Step] = [*direct(cut.pair, whole, results, samples), *rebuilt]
+    rebuilt = [Rebuilt(cut.pair, reader.after(cut.keep), samples) for reader in rest]
+    steps: list[Step] = [*direct(cut.pair, at_once, results, samples), *rebuilt]
     sweep(cut.pair, steps, inputs, progress, known)
 
 

@@ -6,7 +6,7 @@ every amount (one-shot), and layers too wide to solve for whole are re-fitted th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,7 +16,7 @@ from lwcore.analysis.coupling import Coupling
 from lwcore.analysis.labels import Consumer
 from lwcore.analysis.statistics import Moments, rows, stride
 from lwcore.graph import Graph
-from lwcore.slimming.refit.linear import Home, bias_home
+from lwcore.slimming.refit.linear import Home, bias_home, linear_layers
 from lwcore.slimming.refit.regression import RIDGES, Batch, fitted, solver
 from lwcore.slimming.refit.sweep import Pair, refused
 from lwcore.slimming.refit.targets import Take
@@ -30,15 +30,59 @@ _LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
 @dataclass(frozen=True)
+class Reader:
+    """A linear operator that reads removable channels: what a removal does not change of it.
+
+    Attributes:
+        consumer: which weight reads which channels.
+        moments: under which name the moments of its input are kept.
+        outputs: axis of the weight → class of each of its outputs.
+        run: features that one channel fills in a flattened input (H × W), else 1.
+        home: where a shift of its result is written.
+    """
+
+    consumer: Consumer
+    moments: str
+    outputs: dict[int, np.ndarray]
+    run: int
+    home: Home | None
+
+    def after(self, keep: Keep) -> Mixing:
+        """What it still reads and gives."""
+        outputs = {axis: keep[classes] for axis, classes in self.outputs.items()}
+        return Mixing(self.consumer, keep[self.consumer.ids][:: self.run], outputs, self.run, self.home)
+
+
+def linear_readers(graph: Graph, coupling: Coupling) -> tuple[Reader, ...]:
+    """All linear operators whose weight is whole and that read removable channels, in the order of the graph."""
+    weights, wiring, found = Weights(graph), graph.consumers(), list[Reader]()
+    layers = {layer.index: layer for layer in linear_layers(graph)}
+    axes: dict[str, dict[int, np.ndarray]] = {}
+    for (name, axis), classes in coupling.cuts.items():
+        axes.setdefault(name, {})[axis] = classes
+    for consumer in whole(graph, coupling):
+        held = axes.get(weights.base(consumer.constant), {})
+        outputs = {axis: classes for axis, classes in held.items() if axis != consumer.axis}
+        layer = layers.get(consumer.node)
+        home = bias_home(weights, wiring, layer) if layer else _own_bias(weights, wiring, consumer.node)
+        found.append(Reader(consumer, moments_key(graph, consumer), outputs, run_length(graph, consumer), home))
+    return tuple(found)
+
+
+def _own_bias(weights: Weights, wiring: Mapping[str, Sequence[int]], index: int) -> Home | None:
+    """Of a transposed convolution."""
+    own = weights.graph.nodes[index].input[2:3]
+    return Home(own[0], 1.0) if own and own[0] in weights and len(wiring[own[0]]) == 1 else None
+
+
+@dataclass(frozen=True)
 class Mixing:
     """A linear operator that lost inputs, read as vectors of its input channels.
 
     Attributes:
-        consumer: which weight reads which channels.
+        consumer, run, home: as those of its `Reader`.
         kept: which of its C input channels are left, bool.
         outputs: axis of the weight → which outputs are left, bool.
-        run: features that one channel fills in a flattened input (H × W), else 1.
-        home: where a shift of its result is written.
     """
 
     consumer: Consumer
@@ -75,10 +119,10 @@ class Mixing:
     def from_moments(self, pair: Pair, stats: Moments) -> None:
         """Re-fit from the dense model's statistics alone; only what is lost needs rebuilding."""
         kept, lost = np.flatnonzero(self.kept), np.flatnonzero(~self.kept)
-        inner, cross = (stats.gram[np.ix_(rows, kept)] for rows in (kept, lost))
+        inner, cross = (stats.gram[rows[:, None], kept] for rows in (kept, lost))
         if self.home is not None:
-            inner -= np.outer(stats.mean[kept], stats.mean[kept])
-            cross -= np.outer(stats.mean[lost], stats.mean[kept])
+            inner -= stats.mean[kept][:, None] * stats.mean[kept]
+            cross -= stats.mean[lost][:, None] * stats.mean[kept]
         rebuild = solver(inner[None], _ONE_SHOT)(cross[None])[0]
         weight, axis = self.dense(pair), self.consumer.axis
         new, shift = mixed(np.take(weight, lost, axis), axis, rebuild, stats.mean[lost] - rebuild @ stats.mean[kept])
@@ -90,22 +134,6 @@ def mixed(weight: np.ndarray, axis: int, rebuild: np.ndarray, left: np.ndarray) 
     last = np.ascontiguousarray(np.moveaxis(weight, axis, -1))
     flat = last.reshape(-1, last.shape[-1]) @ rebuild.astype(weight.dtype)
     return np.moveaxis(flat.reshape(*last.shape[:-1], -1), -1, axis), last @ left
-
-
-def mixing(pair: Pair, consumer: Consumer, cuts: dict[tuple[str, int], np.ndarray], keep: Keep) -> Mixing:
-    """What there is to know of a consumer; `cuts` are the coupling's places with the class of each index."""
-    base = pair.full.base(consumer.constant)
-    outputs = {axis: keep[classes] for (name, axis), classes in cuts.items() if name == base and axis != consumer.axis}
-    run = run_length(pair.dense, consumer)
-    return Mixing(consumer, keep[consumer.ids][::run], outputs, run, _home(pair, consumer.node))
-
-
-def _home(pair: Pair, index: int) -> Home | None:
-    layer = next((found for found in pair.layers if found.index == index), None)
-    if layer is not None:
-        return bias_home(pair.small, pair.readers, layer)
-    own = pair.slim.nodes[index].input[2:3]  # a transposed convolution
-    return Home(own[0], 1.0) if own and own[0] in pair.small and len(pair.readers[own[0]]) == 1 else None
 
 
 class Rebuilt:

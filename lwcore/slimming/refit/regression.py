@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg.lapack import dpotrf, dpotrs  # what `cho_factor` calls; its own checks cost as much as a small solve
 
 from lwcore.slimming.refit.targets import GOLDEN
 
@@ -22,6 +23,14 @@ HELD = 4  # every so-manieth batch is left out while λ is chosen
 SWEEPS = 2  # over targets that an activation cuts off; a third gained a tenth of the second
 _FLOOR = 1e-12  # of a variance
 _FIRMER = 10.0
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which targets lie at or beyond the edges of what an activation tells apart, None where there is no edge."""
+
+    below: np.ndarray | None
+    above: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -50,22 +59,20 @@ class Batch:
         )
         return Batch(self.x[..., kept], self.y[..., kept], low, high)
 
-    def window(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Between which values a target may follow the prediction; None where nothing is cut off.
+    def window(self) -> Window | None:
+        """Which targets an activation cuts off, None where it cuts off nothing."""
+        below = self.y <= self.low if np.isfinite(self.low).any() else None
+        above = self.y >= self.high if np.isfinite(self.high).any() else None
+        return None if below is None and above is None else Window(below, above)
 
-        A target that passes has no room; one that is cut off may lie anywhere beyond the edge.
-        """
-        bottom, top = np.isfinite(self.low).any(), np.isfinite(self.high).any()
-        if not bottom and not top:
-            return None
-        least, most = self.y, self.y
-        if bottom:
-            below = self.y <= self.low
-            least, most = np.where(below, np.float32(-np.inf), least), np.where(below, self.low, most)
-        if top:
-            above = self.y >= self.high
-            least, most = np.where(above, self.high, least), np.where(above, np.float32(np.inf), most)
-        return least, most
+    def met(self, window: Window, predicted: np.ndarray) -> np.ndarray:
+        """The targets; one that is cut off lies where the prediction does, or at the edge where that would pass."""
+        targets = self.y
+        if window.above is not None:
+            targets = np.where(window.above, np.maximum(predicted, self.high), targets)
+        if window.below is not None:
+            targets = np.where(window.below, np.minimum(predicted, self.low), targets)
+        return targets
 
 
 @dataclass(frozen=True)
@@ -129,11 +136,10 @@ def solver(inner: np.ndarray, ridge: float) -> Solver:
     if groups > 1:
         inverse = np.linalg.inv(full)
         return lambda missing: np.asarray(missing @ inverse)
-    try:
-        factor = cho_factor(full[0].T, overwrite_a=True, check_finite=False)  # the transpose is LAPACK's own order
-    except np.linalg.LinAlgError:  # rounding of nearly dependent inputs outweighs so small a ridge
+    factor, failed = dpotrf(full[0].T, clean=False, overwrite_a=True)  # the transpose is LAPACK's own order
+    if failed:  # rounding of nearly dependent inputs outweighs so small a ridge
         return solver(inner, _FIRMER * ridge)
-    return lambda missing: np.asarray(cho_solve(factor, missing[0].T, check_finite=False).T[None])
+    return lambda missing: np.asarray(dpotrs(factor, missing[0].T)[0].T[None])
 
 
 def fitted(batches: Sequence[Batch], plain: np.ndarray, centred: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -199,7 +205,7 @@ def _loss(weight: np.ndarray, inner: np.ndarray, cross: np.ndarray) -> float:
 
 def _passing(
     batches: Sequence[Batch],
-    windows: Sequence[tuple[np.ndarray, np.ndarray] | None],
+    windows: Sequence[Window | None],
     weight: np.ndarray,
     shift: np.ndarray,
     total: Sums,
@@ -208,11 +214,7 @@ def _passing(
     small, offset = weight.astype(np.float32), shift[:, :, None].astype(np.float32)
     cross, mean = np.zeros(weight.shape), np.zeros(shift.shape)
     for batch, window in zip(batches, windows, strict=True):
-        targets = batch.y
-        if window:
-            targets = small @ batch.x
-            targets += offset
-            np.clip(targets, *window, out=targets)
+        targets = batch.met(window, small @ batch.x + offset) if window else batch.y
         cross += targets @ batch.x.swapaxes(1, 2)
         mean += targets @ np.ones(targets.shape[2], np.float32)
     mean /= total.count
