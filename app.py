@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import anyio.to_thread
 import streamlit as st
 from starlette.requests import Request
@@ -26,7 +27,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from lwcore.settings import SETTINGS  # noqa: E402 - ROOT must be on the path
-from pages.ui import guard, refreshes  # noqa: E402
+from pages.ui import guard, memory, mends  # noqa: E402
 
 
 @asynccontextmanager
@@ -39,8 +40,11 @@ async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
     await anyio.to_thread.run_sync(service.warm)
     gc.collect()
     gc.freeze()  # what never dies need not be looked at again
-    gc.collect()  # Python waits for a quarter more objects than it met in the last full round: now there are few
-    yield {}
+    memory.give_back()  # Python waits for a quarter more objects than it met in the last full round: now there are few
+    async with anyio.create_task_group() as background:
+        background.start_soon(memory.keep_small)
+        yield {}
+        background.cancel_scope.cancel()
     found = service.close()
     print(
         f"Jobs: {found['asked']} questions, of which {found['known']} were answered from the store and "
@@ -54,7 +58,7 @@ async def to_start(request: Request) -> RedirectResponse:
     return RedirectResponse(request.url.replace(path=request.url.path.removesuffix("start")))
 
 
-refreshes.mend()
+mends.mend()
 app = st.App(
     str(ROOT / "pages" / "ui" / "main.py"),
     lifespan=lifespan,

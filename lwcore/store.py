@@ -1,8 +1,9 @@
 """`Store`: content-addressed files and JSON results on disk, shared by the web server and its workers.
 
 Every file carries the SHA-256 of what follows it and is put in place by an atomic rename, so a reader sees a whole file
-or none; a damaged file counts as missing. The oldest files (by last use) go when the store outgrows its limit; pinned
-ones, which cannot be made again, stay.
+or none; a damaged file counts as missing. A model or sample set is read only if its content gives its name: a job that
+reads a stranger's bytes may add files, and could add a wrong one under the name that somebody's upload will have. The
+oldest files (by last use) go when the store outgrows its limit; pinned ones, which cannot be made again, stay.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _STALE_SECONDS = 3600  # of a half-written file, whose writer was killed, and of
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 
-def digest(*parts: bytes) -> str:
+def digest(*parts: bytes | memoryview) -> str:
     """SHA-256 of the parts, hexadecimal; their lengths count, so that no two lists of parts run into each other."""
     total = hashlib.sha256()
     for part in parts:
@@ -50,7 +51,23 @@ def is_fingerprint(text: object) -> bool:
     return isinstance(text, str) and _HEX.fullmatch(text) is not None
 
 
-@lru_cache(maxsize=64)  # thirty people who ask the same hold one answer
+def _model_key(body: bytes) -> str:
+    """The fingerprint of a model as `put_model` writes it; empty when that did not write it."""
+    try:
+        end = body.index(b"\n")
+        start = end + 1 + sum(json.loads(body[:end])["files"].values())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return ""
+    view = memoryview(body)
+    return digest(view[start:], view[:end], view[end + 1 : start])
+
+
+def _about(samples: SampleSet) -> str:
+    """What a sample set is beside its arrays, as it is stored."""
+    return json.dumps({"name": samples.name, "names": samples.names, "notes": samples.notes}, sort_keys=True)
+
+
+@lru_cache(maxsize=8)  # thirty people who ask the same
 def _parsed(body: bytes) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(body)
     return found
@@ -114,7 +131,7 @@ class Store:
 
     def put_samples(self, samples: SampleSet) -> str:
         """Keep a sample set; the key covers arrays, labels and all names."""
-        about = json.dumps({"name": samples.name, "names": samples.names, "notes": samples.notes}, sort_keys=True)
+        about = _about(samples)
         key = digest(samples.fingerprint.encode(), about.encode())
         arrays = {f"array.{name}": array for name, array in samples.arrays.items()}
         arrays["about"] = np.frombuffer(about.encode(), np.uint8)
@@ -126,12 +143,18 @@ class Store:
     def samples(self, key: str) -> SampleSet:
         """The sample set of that fingerprint; raises `SampleError` when the store has none (any more)."""
         arrays = self.arrays(key, folder="samples")
-        if arrays is None:
-            raise SampleError(
-                f"Expected the fingerprint of a stored sample set, found {str(key)[:12]!r}, which is "
-                "not in the store (any more). Choose or upload the samples again."
-            )
-        return self.unpack_samples(arrays)
+        try:
+            found = None if arrays is None else self.unpack_samples(arrays)
+        except (ValueError, KeyError, TypeError, AttributeError):  # `put_samples` did not write this
+            found = None
+        if found is not None and digest(found.fingerprint.encode(), _about(found).encode()) == key:
+            return found
+        if arrays is not None:
+            self._refuse(self._path("samples", key))
+        raise SampleError(
+            f"Expected the fingerprint of a stored sample set, found {str(key)[:12]!r}, which is "
+            "not in the store (any more). Choose or upload the samples again."
+        )
 
     @staticmethod
     def unpack_samples(arrays: Mapping[str, np.ndarray]) -> SampleSet:
@@ -269,11 +292,19 @@ class Store:
         except OSError:
             return None
         body = data[_DIGEST:]
-        if hashlib.sha256(body).hexdigest().encode() == data[:_DIGEST]:
+        if (
+            _model_key(body) == key
+            if folder == "models"
+            else hashlib.sha256(body).hexdigest().encode() == data[:_DIGEST]
+        ):
             return body
-        if self._parts is None:
-            path.unlink(missing_ok=True)  # so that a job that may only add can bring it anew
+        self._refuse(path)
         return None
+
+    def _refuse(self, path: Path) -> None:
+        """Remove a file that is not what it says, so that a job that may only add can bring it anew."""
+        if self._parts is None:
+            path.unlink(missing_ok=True)
 
     def sweep(self) -> int:
         """Remove the files that were not used for longest until the store fits its limit; returns how many went."""

@@ -33,6 +33,13 @@ def sleep(store, progress, *, seconds, tag=""):
     return {"tag": tag}
 
 
+@task("test.nap", kind="onnx")
+def nap(store, progress, *, seconds, tag):
+    progress(0.5, "half")
+    time.sleep(seconds)
+    return {"tag": tag}
+
+
 @task("test.long", kind="onnx", long=True)
 def long_sleep(store, progress, *, seconds):
     return sleep(store, progress, seconds=seconds)

@@ -39,7 +39,7 @@ def test_it_comes_back_as_it_went_in(store: Store, ordered: bool) -> None:
         for name, shape, kind in zip(NAMES, shapes, kinds, strict=True)
     }
     given = Decoded(state=state, ordered=ordered, files={"config.json": b"{}", "about": b"", "x": bytes(range(256))})
-    found = decoded.get(store, decoded.put(store, "0" * 64, given))
+    found = decoded.get(store, decoded.put(store, given))
     assert list(found.state) == list(state)
     for name, array in state.items():
         assert found.state[name].dtype == array.dtype
@@ -80,10 +80,22 @@ def test_what_was_built_from_is_removed_and_read_again_when_asked_for(
 
 def test_what_was_swept_away_is_read_again(store: Store) -> None:
     """A result that names it counts as missing, and building from it is a sentence."""
-    key = decoded.put(store, "0" * 64, Decoded(state={"a": np.ones(1)}))
+    key = decoded.put(store, Decoded(state={"a": np.ones(1)}))
     store.put_result("1" * 64, {"decoded": key})
     assert store.get_result("1" * 64)
     store.drop_arrays(key, "decoded")
     assert store.get_result("1" * 64) is None
     with pytest.raises(ModelError, match="Upload it again"):
         decoded.get(store, key)
+
+
+def test_what_does_not_give_its_name_is_refused_and_removed(store: Store) -> None:
+    """What a job that ran foreign code could add before somebody uploads the file that decodes to it."""
+    key = decoded.put(store, Decoded(state={"a": np.ones(1), "empty": np.ones((0, 2)), "scalar": np.array(1.0)}))
+    assert decoded.get(store, key).state["scalar"] == 1
+    arrays = store.arrays(key, "decoded")
+    assert arrays is not None
+    store.put_arrays(key, {**arrays, "tensor.0": np.zeros(1)}, folder="decoded")
+    with pytest.raises(ModelError, match="Upload it again"):
+        decoded.get(store, key)
+    assert store.arrays(key, "decoded") is None

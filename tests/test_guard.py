@@ -12,13 +12,14 @@ import pytest
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
+from starlette.testclient import TestClient
 
 from pages.ui import guard
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def ask(hosts: str, host: str) -> tuple[int, dict[str, str]]:
+def ask(hosts: str, host: str, path: str = "/") -> tuple[int, dict[str, str]]:
     """Status and headers of one request."""
     app = Starlette(routes=[Route("/", lambda _: PlainTextResponse("x"))], middleware=guard.middleware(hosts))
     sent: list[dict] = []
@@ -29,7 +30,7 @@ def ask(hosts: str, host: str) -> tuple[int, dict[str, str]]:
     async def send(message: dict) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": [(b"host", host.encode())]}
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": [(b"host", host.encode())]}
     with ThreadPoolExecutor(1) as elsewhere:  # a browser test before this one leaves its loop running in this thread
         elsewhere.submit(asyncio.run, app(scope, receive, send)).result()
     return sent[0]["status"], {k.decode(): v.decode() for k, v in sent[0]["headers"]}
@@ -54,6 +55,15 @@ def test_every_answer_has_the_headers() -> None:
 def test_only_allowed_names_are_answered(hosts: str, host: str, status: int) -> None:
     """Without a setting every name is, as on one's own computer."""
     assert ask(hosts, host)[0] == status
+
+
+@pytest.mark.parametrize("path", ["/_stcore/metrics", "/_stcore/metrics/", "/below/_stcore/metrics"])
+def test_nobody_is_told_how_many_people_are_here(path: str) -> None:
+    """Streamlit's own figures are answered as if there were none."""
+    app = Starlette(routes=[Route(path, lambda _: PlainTextResponse("x"))], middleware=guard.middleware(""))
+    assert ask("", "anything", path)[0] == 404
+    with ThreadPoolExecutor(1) as elsewhere:
+        assert elsewhere.submit(lambda: TestClient(app).get(path).status_code).result() == 404
 
 
 def test_pictures_from_elsewhere_are_not_loaded_and_nobody_else_may_frame_the_page() -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 import tests.job_tasks  # noqa: F401  (registers the tasks below)
@@ -140,6 +142,43 @@ def test_a_lost_worker_fails_its_jobs_and_is_started_again(jobs):
     assert finish(jobs, "test.echo", value="back").state == "done"
 
 
+def test_no_job_is_forgotten_whenever_its_worker_or_its_parent_is_killed(tmp_path):
+    """Four people ask, share and cancel while processes die at random moments: every job ends, nothing stays behind."""
+    made = Jobs(dataclasses.replace(SETTINGS, home=str(tmp_path), slots=3, jobs_per_person=1000), modules=MODULES)
+    assert finish(made, "test.echo", value="before").state == "done"
+    lots, asked, end = random.Random(0), [], time.monotonic() + 6
+
+    def ask(owner):
+        while time.monotonic() < end:
+            tag = lots.randrange(40)
+            asked.append(made.submit("test.nap", {"seconds": 0.05 * (tag % 3), "tag": tag}, owner=owner))
+            if lots.random() < 0.3:
+                made.cancel(lots.choice(asked), owner)
+            time.sleep(0.02)
+
+    people = [threading.Thread(target=ask, args=(f"p{i}",)) for i in range(4)]
+    for person in people:
+        person.start()
+    while time.monotonic() < end:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            workers = [psutil.Process(parent.process.pid) for parent in tuple(made._parents.values())]
+            found = workers if lots.random() < 0.05 else [child for worker in workers for child in worker.children()]
+            if found:
+                lots.choice(found).kill()
+        time.sleep(lots.random() * 0.1)
+    for person in people:
+        person.join(PATIENCE)
+    try:
+        ended = [made.wait(job, PATIENCE) for job in asked]
+        assert all(status.finished for status in ended)
+        assert {"done", "cancelled"} <= {status.state for status in ended}
+        until(lambda: not (made._queue or made._running or made._to_kill))
+        until(lambda: not made._by_key)
+        assert finish(made, "test.echo", value="after").state == "done"
+    finally:
+        made.close()
+
+
 def test_a_job_has_no_network(jobs):
     with socket.create_server(("127.0.0.1", 0)) as server:
         result = finish(jobs, "test.network", port=server.getsockname()[1]).result
@@ -243,3 +282,14 @@ def test_close_ends_everything(tmp_path):
     with pytest.raises(JobError, match="stopped"):
         jobs.submit("test.echo", {"value": "late"})
     assert not list((tmp_path / "run").iterdir())
+
+
+def test_an_answer_stays_on_the_disk_and_not_in_the_table(jobs):
+    """Hundreds of finished jobs can be asked about; what a full disk could not keep stays in memory."""
+    job = jobs.submit("test.echo", {"value": "big"})
+    assert jobs.wait(job, PATIENCE).result["value"] == "big"
+    run = jobs._tickets[job].run
+    until(lambda: run.result is None)
+    assert jobs.status(job).result["value"] == "big"
+    jobs.store._path("results", run.key).unlink()
+    assert jobs.status(job).error_kind == UNKNOWN

@@ -51,3 +51,24 @@ def test_pages_are_drawn_one_after_the_other_but_none_waits_for_ever(monkeypatch
     with turn.turn():
         drawn.append("next")
     assert drawn == ["impatient", "slow", "next"]
+
+
+def test_what_is_asked_again_and_again_is_worked_out_once_a_drawing() -> None:
+    """For each argument, by its identity; again in the next drawing, after `ask_again`, and outside of any."""
+    asked: list[object] = []
+
+    @turn.once
+    def answer(*arguments: object) -> int:
+        asked.append(arguments)
+        return len(asked)
+
+    first, second = [1], [1]
+    assert (answer(), answer()) == (1, 2)
+    with turn.turn():
+        assert (answer(first), answer(first), answer(second), answer(), answer()) == (3, 3, 4, 5, 5)
+        turn.ask_again(answer)
+        assert (answer(), answer(first)) == (6, 7)
+    with turn.turn():
+        assert answer() == 8
+    turn.ask_again(answer)
+    assert answer() == 9

@@ -152,3 +152,37 @@ def test_a_full_disk_is_a_sentence(store, monkeypatch):
     monkeypatch.setattr("lwcore.store._put", full)
     with pytest.raises(StoreError, match="disk of this server is full"):
         store.put_upload(b"x")
+
+
+def test_a_model_under_a_name_that_its_content_does_not_give_is_refused_and_removed(store):
+    """What a job that ran foreign code could add before somebody uploads the model of that fingerprint."""
+    wanted, other = Model(data=b"wanted", files={"vocab": b"x"}), Model(data=b"other")
+    key, path = store.put_model(wanted), store.home / "models"
+    right, wrong = (path / k[:2] / k for k in (key, store.put_model(other)))
+    right.write_bytes(wrong.read_bytes())  # whole, as its first line says
+    with pytest.raises(ModelError, match="again"):
+        store.model(key)
+    assert not right.exists()
+    assert store.put_model(wanted) == key
+    assert store.model(key) == wanted
+
+
+@pytest.mark.parametrize("body", [b"", b"{}\n", b"[]\nx", b'{"files": {"a": "b"}}\nx'])
+def test_what_is_no_model_at_all_is_refused(store, body):
+    key = digest(body)
+    store._write("models", key, body)
+    assert store.raw("models", key) is None
+
+
+def test_samples_under_a_wrong_name_are_refused_and_removed(store):
+    first, second = (SampleSet(name="s", arrays={"pixels": np.full((2, 3), i)}) for i in (1, 2))
+    key, other = store.put_samples(first), store.put_samples(second)
+    file, wrong = (store.home / "samples" / k[:2] / k for k in (key, other))
+    file.write_bytes(wrong.read_bytes())
+    for _ in range(2):
+        with pytest.raises(SampleError, match="again"):
+            store.samples(key)
+    assert not file.exists()
+    store.put_arrays(key, {"about": np.frombuffer(b"[]", np.uint8)}, folder="samples")
+    with pytest.raises(SampleError, match="again"):
+        store.samples(key)

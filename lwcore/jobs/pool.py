@@ -7,6 +7,7 @@ Equal work is done once: a task that runs already is shared, one that was finish
 from __future__ import annotations
 
 import codecs
+import dataclasses
 import json
 import os
 import secrets
@@ -33,7 +34,7 @@ from lwcore.jobs.table import (
     unknown,
 )
 from lwcore.jobs.tasks import TASKS, Task
-from lwcore.jobs.turns import in_turn, lane, next_runs
+from lwcore.jobs.turns import next_runs, position
 from lwcore.jobs.worker import RESULT_BYTES
 from lwcore.kept import versions
 from lwcore.settings import SETTINGS, Settings
@@ -179,7 +180,7 @@ class Jobs:
     def _new_run(self, key: str, task: Task, arguments: dict[str, Any], known: dict[str, Any] | None) -> Run:
         run = Run(key=key, task=task, arguments=arguments, limits=limits_of(task, arguments, self.settings))
         if known is not None:
-            run.state, run.result, run.progress, run.cached = "done", known, 1.0, True
+            run.state, run.progress, run.cached = "done", 1.0, True
             return run
         if len(self._queue) >= QUEUE:
             raise JobError(f"{QUEUE} jobs are waiting already. Try again in a few minutes.")
@@ -202,15 +203,15 @@ class Jobs:
     def _owners(self, run: Run) -> set[str]:
         return {self._tickets[job_id].owner for job_id in run.tickets if job_id in self._tickets}
 
-    def _position(self, run: Run) -> int:
-        if run.state != "queued":
-            return 0
-        ahead = in_turn(lane(self._queue, run), lane(self._running.values(), run), self._owners)
-        return ahead.index(run) if run in ahead else 0
-
     def _status(self, job_id: str, owner: str | None = None) -> JobStatus:
         ticket = self._ticket(job_id, owner)
-        return unknown(job_id) if ticket is None else status_of(job_id, ticket, self._position(ticket.run))
+        if ticket is None:
+            return unknown(job_id)
+        status = status_of(job_id, ticket, position(ticket.run, self._queue, self._running.values(), self._owners))
+        if status.state != "done" or status.result is not None:
+            return status
+        known = self.store.get_result(ticket.run.key)  # hundreds of answers are asked about once: they stay on the disk
+        return unknown(job_id) if known is None else dataclasses.replace(status, result=known)
 
     def _forget_old(self) -> None:
         surplus = len(self._tickets) - HISTORY
@@ -394,5 +395,6 @@ class Jobs:
     def _keep(self, run: Run, result: dict[str, Any]) -> None:
         try:
             self.store.put_result(run.key, result)
+            run.result = None
         except (OSError, LwcoreError, ValueError):  # a full disk costs the next asker a run, not this one the answer
             run.message = "The result could not be kept."

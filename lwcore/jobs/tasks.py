@@ -188,7 +188,7 @@ def decode(store: Store, progress: Progress, *, upload: str) -> Json:
     data = store.upload(upload)
     encoder = files.holds_encoder(data)
     read = files.decode(files.members(data)) if encoder else state.read(data)
-    return {"decoded": decoded.put(store, upload, read), "encoder": encoder}
+    return {"decoded": decoded.put(store, read), "encoder": encoder}
 
 
 @task("build", kind="torch")

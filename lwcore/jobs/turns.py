@@ -31,6 +31,14 @@ def lane(runs: Iterable[Run], like: Run) -> list[Run]:
     return [run for run in runs if run.task.long == like.task.long]
 
 
+def position(run: Run, queue: Iterable[Run], running: Iterable[Run], owners: Owners) -> int:
+    """How many start before a run that waits; 0 for one that does not wait any more."""
+    if run.state != "queued":
+        return 0
+    ahead = in_turn(lane(queue, run), lane(running, run), owners)
+    return ahead.index(run) if run in ahead else 0
+
+
 def next_runs(
     queue: Sequence[Run], running: Collection[Run], owners: Owners, settings: Settings, ready: Callable[[str], bool]
 ) -> list[Run]:

@@ -6,6 +6,7 @@ and exporting the network takes minutes and needs torch. Between the two go plai
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,8 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lwcore.errors import ModelError
-from lwcore.kept import versions
-from lwcore.store import Store, digest
+from lwcore.store import Store
 
 _ABOUT, _TENSOR, _FILE = "about", "tensor.", "file."
 _FOLDER = "decoded"  # of the store; the worker that reads may add to it
@@ -35,20 +35,32 @@ class Decoded:
     files: Mapping[str, bytes] = field(default_factory=dict)
 
 
-def put(store: Store, upload: str, decoded: Decoded) -> str:
+def put(store: Store, decoded: Decoded) -> str:
     """Keep what was read from an upload; returns its fingerprint."""
-    key = digest(b"decoded", upload.encode(), versions().encode())
     about = {"names": list(decoded.state), "ordered": decoded.ordered, "files": list(decoded.files)}
     arrays = {_ABOUT: np.frombuffer(json.dumps(about).encode(), np.uint8)}
     arrays |= {f"{_TENSOR}{i}": array for i, array in enumerate(decoded.state.values())}
     arrays |= {f"{_FILE}{i}": np.frombuffer(data, np.uint8) for i, data in enumerate(decoded.files.values())}
+    key = _key(arrays)
     store.put_arrays(key, arrays, _FOLDER)
     return key
+
+
+def _key(arrays: Mapping[str, np.ndarray]) -> str:
+    """The content gives the name, so that no other file can be put in its place by a job that may add files."""
+    total = hashlib.sha256(_FOLDER.encode())
+    for name, array in sorted(arrays.items()):
+        total.update(f"{name} {array.dtype} {array.shape};".encode())
+        total.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return total.hexdigest()
 
 
 def get(store: Store, key: str) -> Decoded:
     """What `put` kept; raises `ModelError` when it is gone from the store."""
     arrays = store.arrays(key, _FOLDER)
+    if arrays is not None and _key(arrays) != key:
+        store.drop_arrays(key, _FOLDER)
+        arrays = None
     if arrays is None:
         raise ModelError("What was read from the uploaded file is not in the store any more. Upload it again.")
     about = json.loads(arrays[_ABOUT].tobytes())

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from sqlalchemy.exc import SQLAlchemyError
 
-_AFTER = 0.3  # seconds; what thirty people changed in between is one transaction
+_AFTER = 1.0  # seconds; what thirty people changed in between is one transaction
 _AGAIN = 5.0  # seconds after a failure
 _log = logging.getLogger(__name__)
 

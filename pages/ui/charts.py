@@ -342,7 +342,9 @@ def curve(
             "encoding": {
                 "x": _measured("seconds", x, {"tickCount": 6}, {"domain": [0, span]}),
                 "y": _measured(field, y, {"format": form, "tickCount": 4}, {"zero": False, "nice": True}),
-                "color": _nominal("who", names, [GREEN, ORANGE][: len(names)]) | {"legend": {"symbolType": "stroke"}},
+                # on a telephone the names side by side are wider than the plot, and would be cut off
+                "color": _nominal("who", names, [GREEN, ORANGE][: len(names)])
+                | {"legend": {"symbolType": "stroke", "columns": 1}},
                 "strokeDash": _nominal("who", names, [[1, 0], [5, 3]][: len(names)]) | {"legend": None},
                 "tooltip": [
                     {"field": "who", "title": " "},

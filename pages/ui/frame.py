@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from pages.ui import measuring, service
 from pages.ui.errors import PageEnd
 from pages.ui.slim import methods
 from pages.ui.state import put, session, update
-from pages.ui.text import LANGUAGES, from_locale, language, lookup, note, plain, t
+from pages.ui.text import LANGUAGES, catalogue, from_locale, language, lookup, note, plain, t
 from pages.ui.workspaces import keeping, links, sharing, who, workspace
 
 ICONS = ROOT / "assets" / "ui"
@@ -45,17 +47,30 @@ for _name, _icon in (
 
 def pages() -> dict[str, st.Page]:
     """Name → page, titled in the session's language."""
+    return {name: copy(page) for name, page in _pages(language()).items()}  # Streamlit marks the one that it runs
+
+
+@service.remembered(len(LANGUAGES))
+def _pages(language: str) -> dict[str, st.Page]:
+    words = catalogue(language)
     return {
         name: st.Page(
             str(entry.file),
-            title=t(f"page.{name}"),
+            title=words[f"page.{name}"],
             icon=entry.icon,
             url_path=name,
             default=name == "start",
-            help=t(f"page.{name}.help"),
+            help=words[f"page.{name}.help"],
         )
         for name, entry in PAGES.items()
     }
+
+
+@service.remembered(4)
+def picture(name: str) -> str:
+    """One of our pictures as an address that holds it, so that no run reads its file again."""
+    kind = {".png": "png", ".svg": "svg+xml"}[(ICONS / name).suffix]
+    return f"data:image/{kind};base64,{base64.b64encode((ICONS / name).read_bytes()).decode()}"
 
 
 def open_page(name: str) -> None:
@@ -169,7 +184,7 @@ def needs_model() -> None:
         return
     with st.container(horizontal_alignment="center", key="empty"):
         st.space("large")
-        st.image(str(ICONS / "mark.svg"), width=96, alt="")
+        st.image(picture("mark.svg"), width=96, alt="")
         st.subheader(t("empty.title"), text_alignment="center", anchor=False)
         st.caption(t("empty.text"), text_alignment="center")
         st.button(

@@ -1,10 +1,11 @@
-"""What stands before every request: security headers, and the names under which this server answers."""
+"""What stands before every request: security headers, allowed names, and what is closed."""
 
 from __future__ import annotations
 
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # Streamlit's client evaluates Vega expressions and writes styles inline, so scripts and styles cannot be stricter; what
@@ -36,6 +37,10 @@ HEADERS = {
 }
 
 
+# Streamlit's figures about itself: how many people are here, and how much memory what they do takes.
+CLOSED = ("/_stcore/metrics",)
+
+
 class SecurityHeaders:
     """Put the headers on every answer."""
 
@@ -58,6 +63,18 @@ class SecurityHeaders:
         await self._app(scope, receive, with_headers)
 
 
+class Closed:
+    """Answer that there is nothing under the addresses in `CLOSED`; Streamlit has no option for it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        found = scope["type"] == "http" and scope["path"].rstrip("/").endswith(CLOSED)
+        await (PlainTextResponse("Not Found", status_code=404) if found else self._app)(scope, receive, send)
+
+
 def middleware(hosts: str) -> list[Middleware]:
     """What `app.py` puts before the app.
 
@@ -67,4 +84,4 @@ def middleware(hosts: str) -> list[Middleware]:
     """
     names = [name.strip() for name in hosts.split(",") if name.strip()]
     allowed = [Middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False)] if names else []
-    return [Middleware(SecurityHeaders), *allowed]
+    return [Middleware(SecurityHeaders), *allowed, Middleware(Closed)]

@@ -20,11 +20,11 @@ from pages.ui.turn import turn  # noqa: E402  (the path above comes first)
 from pages.ui.workspaces import door, workspace  # noqa: E402  (the path above comes first)
 
 with turn():
-    st.set_page_config(
-        page_title="SlimLab", page_icon=str(frame.ICONS / "icon.png"), layout="wide", menu_items={"about": t("about")}
-    )
-    st.logo(str(frame.ICONS / "logo.svg"), size="large")
     frame.choose_language()
+    st.set_page_config(
+        page_title="SlimLab", page_icon=frame.picture("icon.png"), layout="wide", menu_items={"about": t("about")}
+    )
+    st.logo(frame.picture("logo.svg"), size="large")
     if door.opened():
         measuring.start_clock()
         frame.enter()

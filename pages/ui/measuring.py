@@ -14,9 +14,10 @@ from lwcore.recipe import Distill
 from lwcore.samples import builtin
 from lwcore.scenarios import Attempt
 from lwcore.slimming import Plan
-from pages.ui import service
+from pages.ui import errors, service
 from pages.ui.state import OwnSamples, Session, Ticket, put, session, update
 from pages.ui.text import known, note, plain, t
+from pages.ui.turn import once
 
 _LIVE = ("queued", "running")
 _POLL_SECONDS = 0.2
@@ -27,6 +28,7 @@ _LONGEST_WAIT = 5.0  # seconds, on that account: the first run after a start is 
 _CLOCK = "run-began"
 
 
+@once
 def sample_choices(s: Session) -> dict[str, OwnSamples]:
     """Sets that fit the present model: its own, those that any model of its kind can be asked about, uploaded ones."""
     card = service.model(s.model).card
@@ -40,17 +42,20 @@ def _builtin(ref: str) -> OwnSamples:
     return OwnSamples(ref=ref, name=known(f"samples.{ref}", entry.title), n=entry.n, labelled=entry.labelled)
 
 
+@once
 def samples(s: Session) -> OwnSamples:
     """The chosen set of the present model."""
     choices = sample_choices(s)
     return choices.get(s.samples.get(s.model, ""), next(iter(choices.values())))
 
 
+@once
 def attempt(s: Session) -> Attempt | None:
     """The measured attempt of the present model, samples and recipe."""
     return s.log.find(s.model, samples(s).ref, s.recipe) if s.model else None
 
 
+@once
 def original(s: Session) -> tuple[float | None, float | None]:
     """Measured accuracy (None without labels) and latency of the original, from any attempt on the same samples."""
     for measured in reversed(s.log.of(s.model, samples(s).ref)):
@@ -72,6 +77,7 @@ def trains(s: Session) -> bool:
     return any(position not in known or not known[position]["finished"] for position in steps)
 
 
+@once
 def plan(s: Session) -> Plan:
     """What the present recipe would leave; raises `LwcoreError` when it cannot be carried out."""
     return service.plan(s.model, s.recipe, s.measured.get(_place(s), {}), _calibration(s))
@@ -243,6 +249,33 @@ def result(purpose: str) -> dict[str, Any] | None:
     if status.state == "done" and status.result is not None:
         return dict(status.result)
     raise LwcoreError(status.error or t("measure.cancelled"))
+
+
+def follow(purpose: str, field: str, words: str) -> bool:
+    """Follow a job begun with `start`: its answer goes into a mapping of the session, under the job's question.
+
+    The page runs again when it is there; why there is none is told.
+
+    Args:
+        field: the mapping's name in `Session`.
+        words: beside the progress.
+
+    Returns:
+        Whether it is still worked on, so that its progress was drawn.
+    """
+    ticket = session().other.get(purpose)
+    try:
+        found = result(purpose)
+    except LwcoreError as error:
+        errors.tell(str(error))
+        found = None
+    if found is not None and ticket is not None:
+        update(**{field: put(getattr(session(), field), ticket.question, found)})
+        st.rerun()
+    if purpose in session().other:
+        wait(purpose, words)
+        return True
+    return False
 
 
 def forget(purpose: str) -> None:

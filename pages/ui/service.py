@@ -38,7 +38,7 @@ _WARM = ("pandas", "pyarrow", "onnx", "PIL.Image", "lwcore.analysis.coupling", "
 def remembered(entries: int = 1) -> Callable[[F], F]:
     """Keep what a function gave for its last `entries` arguments, for everybody; it is never asked twice at once.
 
-    Streamlit's own caches inspect the function's signature at every call, which cost a quarter of a page.
+    Streamlit's own caches inspect the function's signature at every call.
     """
 
     def keep(function: F) -> F:

@@ -12,6 +12,7 @@ from lwcore.recipe import Recipe
 from lwcore.scenarios import Log
 from pages.ui.search.goals import Goal, Search
 from pages.ui.slim.methods import AT_REST, Methods
+from pages.ui.turn import ask_again, once
 from pages.ui.workspaces import keeping, who
 
 _KEY = "slimlab"
@@ -113,6 +114,7 @@ class Session:
     drops: int = 0
 
 
+@once
 def session() -> Session:
     """This session's state."""
     if _KEY not in st.session_state:
@@ -123,10 +125,18 @@ def session() -> Session:
 def update(**changes: Any) -> Session:
     """Put changed fields in place; an attempt is on the disk before anybody sees it."""
     before = session()
+    if all(getattr(before, name) == value for name, value in changes.items()):
+        return before
     if "log" in changes:
         changes["log"] = keeping.record(before.log, changes["log"])
-    st.session_state[_KEY] = replace(before, **changes)
-    return session()
+    return become(replace(before, **changes))
+
+
+def become(whole: Session) -> Session:
+    """Put a whole session in place."""
+    st.session_state[_KEY] = whole
+    ask_again(session)
+    return whole
 
 
 def put(mapping: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import streamlit as st
 
+from pages.ui.turn import once
+
 LANGUAGES = {"en": "English", "zh": "简体中文"}
 FOLDER = Path(__file__).resolve().parent / "texts"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
@@ -27,6 +29,7 @@ def from_locale(locale: str | None) -> str:
     return "zh" if (locale or "").lower().startswith("zh") else "en"
 
 
+@once
 def language() -> str:
     """The language of this session."""
     chosen = st.session_state.get("language")

@@ -9,10 +9,9 @@ import pandas as pd
 import streamlit as st
 
 from lwcore import units
-from lwcore.errors import LwcoreError
 from lwcore.scenarios import Attempt
-from pages.ui import errors, measuring
-from pages.ui.state import put, session, update
+from pages.ui import measuring
+from pages.ui.state import session
 from pages.ui.text import t
 
 _PURPOSE = "lengths"
@@ -29,17 +28,7 @@ def draw(known: Attempt) -> None:
 
 
 def _ask(known: Attempt, key: str) -> None:
-    ticket = session().other.get(_PURPOSE)
-    try:
-        found = measuring.result(_PURPOSE)
-    except LwcoreError as error:
-        errors.tell(str(error))
-        found = None
-    if found is not None and ticket is not None:
-        update(sizes=put(session().sizes, ticket.question, found))
-        st.rerun()
-    if _PURPOSE in session().other:
-        measuring.wait(_PURPOSE, t("lengths.wait"))
+    if measuring.follow(_PURPOSE, "sizes", t("lengths.wait")):
         return
     st.caption(t("lengths.text"))
     if st.button(t("lengths.measure"), key="lengths", icon=":material/timer:"):

@@ -13,9 +13,9 @@ import streamlit as st
 from lwcore import units
 from lwcore.errors import LwcoreError
 from lwcore.recipe import Precision, Recipe
-from pages.ui import charts, errors, measuring
+from pages.ui import charts, measuring
 from pages.ui.slim import methods
-from pages.ui.state import put, session, update
+from pages.ui.state import session, update
 from pages.ui.text import named, note, plain, t, uncelled
 
 _PURPOSE = "nodes"
@@ -78,17 +78,7 @@ def draw(asked: Asked) -> None:
 
 
 def _ask(asked: Asked) -> None:
-    ticket = session().other.get(_PURPOSE)
-    try:
-        found = measuring.result(_PURPOSE)
-    except LwcoreError as error:
-        errors.tell(str(error))
-        found = None
-    if found is not None and ticket is not None:
-        update(harm=put(session().harm, ticket.question, found))
-        st.rerun()
-    if _PURPOSE in session().other:
-        measuring.wait(_PURPOSE, t("nodes.wait"))
+    if measuring.follow(_PURPOSE, "harm", t("nodes.wait")):
         return
     st.markdown(t("nodes.what"))
     st.button(

@@ -15,7 +15,7 @@ from pages.ui.state import session
 from pages.ui.text import t
 
 _POLL_SECONDS = 2.0
-_SCORES, _LOSSES = 280, 210  # heights, titles included
+_SCORES, _LOSSES = 300, 230  # heights, titles included
 
 
 def draw() -> None:

@@ -15,7 +15,7 @@ from lwcore.recipe import Recipe
 from lwcore.scenarios import Attempt, Log
 from lwcore.workspaces import Owned, identify, is_token
 from pages.ui import service
-from pages.ui.state import OwnSamples, Session, Ticket, put, session, update
+from pages.ui.state import OwnSamples, Session, Ticket, become, put, session, update
 from pages.ui.text import t
 from pages.ui.workspaces import keeping, saved, who
 
@@ -56,7 +56,7 @@ def _restore() -> None:
     if not _is_here(fields.get("model", "")):
         fields["model"] = ""
     start = Session(owner=owner, **fields, loads=1)
-    st.session_state["slimlab"] = replace(start, **_jobs(owner, _json(parts.get("jobs"))))
+    become(replace(start, **_jobs(owner, _json(parts.get("jobs")))))
     update(search=_search(owner, parts.get("search")))
     st.session_state[_KEPT] = parts
 
