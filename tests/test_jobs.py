@@ -151,9 +151,10 @@ def test_no_job_is_forgotten_whenever_its_worker_or_its_parent_is_killed(tmp_pat
     def ask(owner):
         while time.monotonic() < end:
             tag = lots.randrange(40)
-            asked.append(made.submit("test.nap", {"seconds": 0.05 * (tag % 3), "tag": tag}, owner=owner))
+            mine = made.submit("test.nap", {"seconds": 0.05 * (tag % 3), "tag": tag}, owner=owner)
+            asked.append(mine)
             if lots.random() < 0.3:
-                made.cancel(lots.choice(asked), owner)
+                made.cancel(mine if lots.random() < 0.5 else lots.choice(asked), owner)
             time.sleep(0.02)
 
     people = [threading.Thread(target=ask, args=(f"p{i}",)) for i in range(4)]

@@ -11,7 +11,9 @@ import numpy as np
 
 import lwcore
 from arms.outcomes import Outcome
+from lwcore.answers import logits
 from lwcore.recipe import MOST
+from lwcore.runtime import shared_session
 from lwcore.slimming.budget.allocate import Sensitivity
 from lwcore.slimming.budget.sensitivity import measure_sensitivity
 
@@ -19,13 +21,19 @@ CALIBRATION = 512  # images
 STEPS = 12  # of a bisection: finer than one channel in the widest layer of the gallery
 BATCH = 128
 BUDGET = lwcore.Budget(of="macs")
-OURS = {
-    "ours": lwcore.Channels(),
-    "ours, MACs budget": lwcore.Channels(budget=BUDGET),
-    "ours, MACs budget, no blocks of 8": lwcore.Channels(align=1, budget=BUDGET),
-    "ours, one-shot": lwcore.Channels(compensate="one-shot"),
-    "ours, L2, MACs budget": lwcore.Channels(criterion="l2", budget=BUDGET),
+LIGHT = lwcore.Budget(of="macs", keep=0.95)  # the first layers that low rank splits cost next to nothing
+CHANNELS: dict[str, tuple[lwcore.Channels, ...]] = {
+    "ours": (lwcore.Channels(),),
+    "ours, MACs budget": (lwcore.Channels(budget=BUDGET),),
+    "ours, MACs budget, no blocks of 8": (lwcore.Channels(align=1, budget=BUDGET),),
+    "ours, one-shot": (lwcore.Channels(compensate="one-shot"),),
+    "ours, L2, MACs budget": (lwcore.Channels(criterion="l2", budget=BUDGET),),
 }
+OURS: dict[str, tuple[lwcore.Channels | lwcore.LowRank, ...]] = {
+    **CHANNELS,
+    "low rank": (lwcore.LowRank(budget=BUDGET),),
+    "low rank, then channels": (lwcore.LowRank(budget=LIGHT), lwcore.Channels(budget=BUDGET)),
+}  # what is left after the steps before it is the last step's to take
 
 
 @dataclass(frozen=True)
@@ -67,18 +75,8 @@ def drawn(samples: lwcore.SampleSet, draw: int, count: int) -> lwcore.SampleSet:
 
 
 def ours(case: Case, arm: str, keep: float, judge: Callable[[Case, lwcore.Model], float]) -> Outcome:
-    """One of our recipes at a share of the MACs, judged by accuracy or agreement."""
-    step, learning, known = OURS[arm], 0.0, None
-    if step.budget is not None:
-        known, learning = case.learnt
-        step = replace(step, budget=replace(step.budget, keep=keep))
-    else:
-
-        def macs(amount: float) -> int:
-            return lwcore.plan(case.model, _recipe(replace(step, amount=amount))).after.macs
-
-        step = replace(step, amount=narrowest_cut(macs, keep * case.macs))
-    slim = lwcore.apply(case.model, _recipe(step), case.calibration, known)
+    """One of our recipes at a share of the MACs, judged by accuracy."""
+    slim, learning = slimmed(case, arm, keep)
     return Outcome(
         model=case.name,
         draw=case.draw,
@@ -91,8 +89,25 @@ def ours(case: Case, arm: str, keep: float, judge: Callable[[Case, lwcore.Model]
     )
 
 
-def _recipe(step: lwcore.Channels) -> lwcore.Recipe:
-    return lwcore.Recipe(steps=(step,))
+def slimmed(case: Case, arm: str, keep: float) -> tuple[lwcore.Slimmed, float]:
+    """What one of our recipes makes at a share of the MACs, and the seconds that a sensitivity took before it."""
+    *before, last = OURS[arm]
+    for step in before:
+        keep /= step.budget.keep if step.budget else 1.0
+    if last.budget is not None:
+        last = replace(last, budget=replace(last.budget, keep=keep))
+    elif isinstance(last, lwcore.Channels):
+        last = replace(last, amount=_amount(case, last, keep))
+    shared = not before and isinstance(last, lwcore.Channels) and last.budget is not None
+    known, learning = case.learnt if shared else (None, 0.0)
+    return lwcore.apply(case.model, lwcore.Recipe(steps=(*before, last)), case.calibration, known), learning
+
+
+def _amount(case: Case, step: lwcore.Channels, keep: float) -> float:
+    def macs(amount: float) -> int:
+        return lwcore.plan(case.model, lwcore.Recipe(steps=(replace(step, amount=amount),))).after.macs
+
+    return narrowest_cut(macs, keep * case.macs)
 
 
 def accuracy(case: Case, model: lwcore.Model) -> float:
@@ -100,9 +115,11 @@ def accuracy(case: Case, model: lwcore.Model) -> float:
     return lwcore.evaluate(model, case.test, latency=False).top1 or 0.0
 
 
-def agreement(case: Case, model: lwcore.Model) -> float:
-    """Share of the test images on which a slimmed model answers as the original does."""
-    return lwcore.evaluate(model, case.test, against=case.model, latency=False).agreement or 0.0
+def answers(case: Case, model: lwcore.Model) -> np.ndarray:
+    """What a model gives every class on the test images, shape (N, classes); rows add up to 1."""
+    found = logits(shared_session(model.data), model, case.test).astype(np.float64)
+    shares = np.exp(found - found.max(axis=1, keepdims=True))
+    return np.asarray(shares / shares.sum(axis=1, keepdims=True))
 
 
 def narrowest_cut(price: Callable[[float], int], limit: float) -> float:

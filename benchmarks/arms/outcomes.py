@@ -22,6 +22,7 @@ class Outcome:
         share: of the MACs that really are left.
         error: name of the error that it ended in, else empty.
         seconds: wall time of slimming; `learning` is what a sensitivity took before it.
+        sure: the same where the original is sure; of the original the share of such pictures. Of natural pictures only.
     """
 
     model: str
@@ -33,6 +34,7 @@ class Outcome:
     error: str = ""
     seconds: float = 0.0
     learning: float = 0.0
+    sure: float | None = None
 
     @property
     def key(self) -> tuple[str, int, float, str]:

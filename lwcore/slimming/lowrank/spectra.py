@@ -5,7 +5,7 @@ A low-rank step's ranks and its exact price follow from them, whatever energy or
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from lwcore.analysis.cost import macs
-from lwcore.answers import fixed_batch
+from lwcore.answers import feed, fixed_batch
 from lwcore.errors import SlimError
 from lwcore.graph import Graph
 from lwcore.model import Model
@@ -22,7 +22,7 @@ from lwcore.runtime import Feed, count
 from lwcore.samples import SampleSet
 from lwcore.similarity import change
 from lwcore.slimming.lowrank.factors import Factors, Form, factorise, forms, from_outputs, kept, ranks, shares, split
-from lwcore.slimming.refit.calibration import answers, draw
+from lwcore.slimming.refit.calibration import SAMPLES, Draw, answers, draw
 from lwcore.slimming.refit.linear import Linear, linear_layers
 from lwcore.slimming.refit.walk import Chunks, Walk
 from lwcore.slimming.weights import Weights
@@ -124,7 +124,7 @@ def measure_layers(model: Model, samples: SampleSet, progress: Progress = silent
     """Statistics of every layer that can be split, what it keeps at every rank and what it matters."""
     graph, given = Graph.view(model), draw(model, samples)
     with threadpool_limits(limits=1, user_api="blas"):  # the same numbers wherever they are asked for; see `apply`
-        known = statistics(graph, given.fit, part(progress, 0.0, 0.6))
+        known = statistics(graph, all_rounds(given), part(progress, 0.0, 0.6))
         spectra = quick_spectra(graph, known, sum(map(count, given.fit)))
         influence = _influence(graph, spectra, known, given.check, part(progress, 0.6, 1.0))
     return Layers(known=known, spectra=replace(spectra, influence=influence))
@@ -186,43 +186,72 @@ def _factors(weights: Weights, layer: Linear, form: Form, known: Statistic | Non
     return from_outputs(weight, known.given)
 
 
-def statistics(graph: Graph, inputs: list[Feed], progress: Progress) -> dict[str, Statistic]:
-    """One pass over the samples, layer after layer."""
-    layers, walk = splittable(graph), Walk(graph, inputs)
+def statistics(graph: Graph, rounds: Sequence[Sequence[Feed]], progress: Progress) -> dict[str, Statistic]:
+    """One pass over the samples, layer after layer.
+
+    Args:
+        rounds: batches that are held in memory together; a covariance needs no sample of an earlier round.
+    """
+    layers = splittable(graph)
     reads = {layer.result: layer.width <= max(WIDE, layer.outputs) for layer in layers}
     wanted = [layer.data if reads[layer.result] else layer.result for layer in layers]
-    found = {}
-    for done, layer in enumerate(layers):
-        (values,) = walk.reach([wanted[done]], wanted[done:])
-        own = reads[layer.result]
-        covariance = _covariance(layer, values, own)
-        found[layer.result] = Statistic(read=covariance) if own else Statistic(given=covariance)
-        progress((done + 1) / len(layers), "measuring what each rank keeps")
-    return found
+    samples = sum(count(batch) for batches in rounds for batch in batches)
+    sums = [_Sums(layer, reads[layer.result], layer.step(samples)) for layer in layers]
+    for turn, batches in enumerate(rounds):
+        walk = Walk(graph, batches)
+        for done, each in enumerate(sums):
+            (values,) = walk.reach([wanted[done]], wanted[done:])
+            each.add(values)
+            progress((turn + (done + 1) / len(sums)) / len(rounds), "measuring what each rank keeps")
+    found = {each.layer.result: each.covariance() for each in sums}
+    return {name: Statistic(read=array) if reads[name] else Statistic(given=array) for name, array in found.items()}
 
 
-def _covariance(layer: Linear, values: Chunks, own: bool) -> np.ndarray:
-    """Of a layer's vectors, shrunk towards equal variances by as much as it differs from batch to batch.
+def all_rounds(given: Draw) -> list[list[Feed]]:
+    """The samples to fit to, then those behind the ones held out, as many at a time: rounds of `statistics`."""
+    size, fitted = given.fitting[0][1] - given.fitting[0][0], given.fitting[-1][1]
+    behind = max(fitted, given.checking[-1][1])
+    last = min(len(given.samples), behind + SAMPLES - fitted)
+    spans = [(start, start + size) for start in range(behind, last - size + 1, size)]
+    further = [feed(given.model, given.samples, *span) for span in spans]
+    some = len(given.fitting)
+    return [given.fit, *(further[at : at + some] for at in range(0, len(further), some))]
 
-    A few pictures span few directions, and would seem to need no others. How unsure the covariance is, is read off
-    whole batches, because the positions of one picture are alike. Source: Ledoit and Wolf (J. Multivar. Anal., 2004).
-    """
-    step = layer.step(sum(map(len, values)))
-    size = layer.width if own else layer.outputs
-    gram, mean, total, squares = np.zeros((size, size)), np.zeros(size), 0, 0.0
-    for chunk in values:
-        columns = (layer.vectors if own else layer.targets)(chunk, step)[0]
-        part = (columns @ columns.T).astype(np.float64)
-        gram += part
-        mean += columns.sum(axis=1, dtype=np.float64)
-        total += columns.shape[1]
-        squares += float((part**2).sum()) / columns.shape[1]
-    unsure = (squares / total - float(((gram / total) ** 2).sum())) / max(1, len(values) - 1)
-    covariance = gram / total - np.outer(mean / total, mean / total)
-    even = np.eye(size) * np.trace(covariance) / size
-    apart = float(((covariance - even) ** 2).sum())
-    share = min(1.0, max(0.0, unsure) / apart) if apart > 0 else 0.0
-    return np.asarray((1 - share) * covariance + share * even)
+
+class _Sums:
+    """Sums over a layer's vectors, a few samples at a time."""
+
+    def __init__(self, layer: Linear, own: bool, step: int) -> None:
+        size = layer.width if own else layer.outputs
+        self.layer, self._vectors, self._step = layer, layer.vectors if own else layer.targets, step
+        self._gram, self._mean = np.zeros((size, size)), np.zeros(size)
+        self._total, self._squares, self._batches = 0, 0.0, 0
+
+    def add(self, values: Chunks) -> None:
+        """Batches of what the layer reads, or of what it gives."""
+        for chunk in values:
+            columns = self._vectors(chunk, self._step)[0]
+            part = (columns @ columns.T).astype(np.float64)
+            self._gram += part
+            self._mean += columns.sum(axis=1, dtype=np.float64)
+            self._total += columns.shape[1]
+            self._squares += float((part**2).sum()) / columns.shape[1]
+        self._batches += len(values)
+
+    def covariance(self) -> np.ndarray:
+        """Of the vectors, shrunk towards equal variances by as much as it differs from batch to batch.
+
+        A few pictures span few directions, and would seem to need no others. How unsure the covariance is, is read off
+        whole batches, because the positions of one picture are alike. Source: Ledoit and Wolf (J. Multivar. Anal.,
+        2004).
+        """
+        gram, mean, size = self._gram / self._total, self._mean / self._total, len(self._mean)
+        unsure = (self._squares / self._total - float((gram**2).sum())) / max(1, self._batches - 1)
+        covariance = gram - np.outer(mean, mean)
+        even = np.eye(size) * np.trace(covariance) / size
+        apart = float(((covariance - even) ** 2).sum())
+        share = min(1.0, max(0.0, unsure) / apart) if apart > 0 else 0.0
+        return np.asarray((1 - share) * covariance + share * even)
 
 
 def with_factors(graph: Graph, chosen: Mapping[str, Option], known: Mapping[str, Statistic] | None) -> Graph:

@@ -23,6 +23,7 @@ from lwcore.slimming.lowrank.spectra import (
     Layers,
     Option,
     Spectra,
+    all_rounds,
     measure_layers,
     quick_spectra,
     splittable,
@@ -173,7 +174,7 @@ def split_layers(
         layers = measure_layers(model, samples, part(progress, 0.0, 0.5))
         known, measured = layers.known, layers.spectra
     else:  # one energy for all asks nobody's influence
-        known = statistics(dense, given.fit, part(progress, 0.0, 0.5))
+        known = statistics(dense, all_rounds(given), part(progress, 0.0, 0.5))
         measured = quick_spectra(dense, known, sum(map(count, given.fit)))
     chosen = choose(dense, step, measured)
     if not chosen:
