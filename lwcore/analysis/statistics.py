@@ -13,7 +13,8 @@ from lwcore.graph import Graph
 from lwcore.runtime import BATCH, Feed, run, session
 
 ROWS = 12_000  # vectors a Gram matrix is made of: far more than channels, few enough not to cost more than the network
-_FLOATS = 60_000_000  # activations of one tensor held at once (240 MB): the calibration never fills a small machine
+_FLOATS = 60_000_000  # activations of all tensors asked for in one run (240 MB)
+_HELD = 150_000_000  # of one tensor for all samples (600 MB): pictures decide, yet no small machine is filled
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def stride(shape: tuple[int, ...], axis: int, samples: int) -> int:
 def affordable(graph: Graph, wanted: int) -> int:
     """How many of `wanted` samples the largest activation allows to hold in memory at once (at least 8)."""
     largest = max((math.prod(s) for n, s in graph.shapes.items() if n not in graph.constants), default=1)
-    return max(8, min(wanted, _FLOATS // max(largest, 1)))
+    return max(8, min(wanted, _HELD // max(largest, 1)))
 
 
 def batch_size(graph: Graph, names: Iterable[str]) -> int:
