@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache, wraps
@@ -33,16 +34,21 @@ def per_model(maxsize: int = 16) -> Callable[[Callable[[Model], T]], Callable[[M
 
     def decorate(function: Callable[[Model], T]) -> Callable[[Model], T]:
         known: OrderedDict[str, T] = OrderedDict()
+        lock = threading.Lock()  # pages are drawn by several threads; never held while the function works
 
         @wraps(function)
         def remembered(model: Model) -> T:
             key = model.fingerprint
-            if key not in known:
-                known[key] = function(model)
-            known.move_to_end(key)
-            while len(known) > maxsize:
-                known.popitem(last=False)
-            return known[key]
+            with lock:
+                if key in known:
+                    known.move_to_end(key)
+                    return known[key]
+            found = function(model)
+            with lock:
+                found = known.setdefault(key, found)
+                while len(known) > maxsize:
+                    known.popitem(last=False)
+            return found
 
         return remembered
 

@@ -14,9 +14,11 @@ import io
 import json
 import os
 import re
+import struct
 import tempfile
 import threading
 import time
+import zipfile
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -35,6 +37,18 @@ _PINS = "pins"  # empty files named like what they pin: every process that sweep
 _PART = ".part-"
 _STALE_SECONDS = 3600  # of a half-written file, whose writer was killed, and of a pin that nobody wrote down
 _HEX = re.compile(r"[0-9a-f]{64}")
+_NOT_OURS = (  # what reading says of bytes that `Store` did not write; a lack of memory is no fault of the file
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zipfile.BadZipFile,
+)
 
 
 def digest(*parts: bytes | memoryview) -> str:
@@ -56,15 +70,10 @@ def _model_key(body: bytes) -> str:
     try:
         end = body.index(b"\n")
         start = end + 1 + sum(json.loads(body[:end])["files"].values())
-    except (ValueError, KeyError, TypeError, AttributeError):
+        view = memoryview(body)
+        return digest(view[start:], view[:end], view[end + 1 : start])
+    except _NOT_OURS:
         return ""
-    view = memoryview(body)
-    return digest(view[start:], view[:end], view[end + 1 : start])
-
-
-def _about(samples: SampleSet) -> str:
-    """What a sample set is beside its arrays, as it is stored."""
-    return json.dumps({"name": samples.name, "names": samples.names, "notes": samples.notes}, sort_keys=True)
 
 
 @lru_cache(maxsize=8)  # thirty people who ask the same
@@ -131,7 +140,7 @@ class Store:
 
     def put_samples(self, samples: SampleSet) -> str:
         """Keep a sample set; the key covers arrays, labels and all names."""
-        about = _about(samples)
+        about = json.dumps({"name": samples.name, "names": samples.names, "notes": samples.notes}, sort_keys=True)
         key = digest(samples.fingerprint.encode(), about.encode())
         arrays = {f"array.{name}": array for name, array in samples.arrays.items()}
         arrays["about"] = np.frombuffer(about.encode(), np.uint8)
@@ -143,13 +152,14 @@ class Store:
     def samples(self, key: str) -> SampleSet:
         """The sample set of that fingerprint; raises `SampleError` when the store has none (any more)."""
         arrays = self.arrays(key, folder="samples")
-        try:
-            found = None if arrays is None else self.unpack_samples(arrays)
-        except (ValueError, KeyError, TypeError, AttributeError):  # `put_samples` did not write this
-            found = None
-        if found is not None and digest(found.fingerprint.encode(), _about(found).encode()) == key:
-            return found
         if arrays is not None:
+            try:
+                found = self.unpack_samples(arrays)
+                # as it is written, so that a field that comes later makes no old file a wrong one
+                if digest(found.fingerprint.encode(), arrays["about"].tobytes()) == key:
+                    return found
+            except _NOT_OURS:
+                pass
             self._refuse(self._path("samples", key))
         raise SampleError(
             f"Expected the fingerprint of a stored sample set, found {str(key)[:12]!r}, which is "
@@ -196,12 +206,18 @@ class Store:
     def arrays(self, key: str, folder: str = "arrays") -> dict[str, np.ndarray] | None:
         """The arrays of that fingerprint, or None."""
         body = self._read(folder, key)
-        return None if body is None else self.unpack_arrays(body)
+        try:
+            return None if body is None else self.unpack_arrays(body)
+        except _NOT_OURS:
+            self._refuse(self._path(folder, key))
+            return None
 
     @staticmethod
     def unpack_arrays(body: bytes) -> dict[str, np.ndarray]:
         """Arrays as `put_arrays` writes them."""
         with np.load(io.BytesIO(body), allow_pickle=False) as file:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in file.zip.infolist()):
+                raise ValueError("Expected arrays as they are, found compressed ones, which could be of any size.")
             return {name: file[name] for name in file.files}
 
     def drop_arrays(self, key: str, folder: str = "arrays") -> None:
@@ -348,7 +364,7 @@ def _move(file: Path, path: Path, may_stay: bool) -> None:
     except PermissionError:
         if not may_stay or not path.exists():
             raise
-        file.unlink()  # a job that may only add: what has this name already has this content
+        file.unlink()  # a job that may only add: what has this name has this content, or is refused when it is read
         os.utime(path)
 
 

@@ -155,11 +155,21 @@ def test_a_refit_is_no_worse_exactly_when_it_agrees_as_often(work: int, monkeypa
     assert not no_worse(model, samples, written(model, worse), dense, held)
 
 
-def test_the_cut_graph_is_not_asked_where_the_refit_agrees_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cut_graph_is_not_asked_where_the_refit_agrees_on_many(monkeypatch: pytest.MonkeyPatch) -> None:
     model = lwcore.load("fashion-squeezenet")
-    samples = lwcore.load_samples("fashion-calibration", model).take(48)
+    samples = lwcore.load_samples("fashion-calibration", model).take(300)
     monkeypatch.setattr(judging, "session", None)  # only the cut graph has a session of its own
     assert judging.no_worse(model, samples, model, Graph.of(model), draw(model, samples).check)
+
+
+def test_the_cut_graph_is_asked_where_few_samples_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = lwcore.load("fashion-squeezenet")
+    samples = lwcore.load_samples("fashion-calibration", model).take(300)
+    monkeypatch.setattr(judging, "WORK", 0)
+    asked = []
+    monkeypatch.setattr(judging, "session", lambda data: asked.append(1) or session(data))
+    assert judging.no_worse(model, samples, model, Graph.of(model), draw(model, samples).check)
+    assert asked
 
 
 def test_compensation_that_makes_matters_worse_is_dropped_and_said(monkeypatch: pytest.MonkeyPatch) -> None:

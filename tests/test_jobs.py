@@ -144,22 +144,41 @@ def test_a_lost_worker_fails_its_jobs_and_is_started_again(jobs):
 
 def test_no_job_is_forgotten_whenever_its_worker_or_its_parent_is_killed(tmp_path):
     """Four people ask, share and cancel while processes die at random moments: every job ends, nothing stays behind."""
-    made = Jobs(dataclasses.replace(SETTINGS, home=str(tmp_path), slots=3, jobs_per_person=1000), modules=MODULES)
-    assert finish(made, "test.echo", value="before").state == "done"
-    lots, asked, end = random.Random(0), [], time.monotonic() + 6
+    settings = dataclasses.replace(SETTINGS, home=str(tmp_path), slots=3, jobs_per_person=1000)
+    asked, errors, end = [], [], time.monotonic() + 6
 
-    def ask(owner):
-        while time.monotonic() < end:
-            tag = lots.randrange(40)
-            mine = made.submit("test.nap", {"seconds": 0.05 * (tag % 3), "tag": tag}, owner=owner)
-            asked.append(mine)
-            if lots.random() < 0.3:
-                made.cancel(mine if lots.random() < 0.5 else lots.choice(asked), owner)
-            time.sleep(0.02)
+    def ask(made, owner):
+        lots = random.Random(owner)
+        try:
+            while time.monotonic() < end:
+                tag = lots.randrange(40)
+                mine = made.submit("test.nap", {"seconds": 0.05 * (tag % 3), "tag": tag}, owner=owner)
+                asked.append(mine)
+                if lots.random() < 0.3:
+                    made.cancel(mine if lots.random() < 0.5 else lots.choice(asked), owner)
+                time.sleep(0.02)
+        except Exception as error:
+            errors.append(error)
 
-    people = [threading.Thread(target=ask, args=(f"p{i}",)) for i in range(4)]
-    for person in people:
-        person.start()
+    with contextlib.closing(Jobs(settings, modules=MODULES)) as made:
+        assert finish(made, "test.echo", value="before").state == "done"
+        people = [threading.Thread(target=ask, args=(made, f"p{i}")) for i in range(4)]
+        for person in people:
+            person.start()
+        _kill_at_random(made, end)
+        for person in people:
+            person.join(PATIENCE)
+        ended = [made.wait(job, PATIENCE) for job in asked]
+        assert not errors
+        assert all(status.finished for status in ended)
+        assert {"done", "cancelled"} <= {status.state for status in ended}
+        until(lambda: not (made._queue or made._running or made._to_kill))
+        until(lambda: not made._by_key)
+        assert finish(made, "test.echo", value="after").state == "done"
+
+
+def _kill_at_random(made, end):
+    lots = random.Random(0)
     while time.monotonic() < end:
         with contextlib.suppress(psutil.NoSuchProcess):
             workers = [psutil.Process(parent.process.pid) for parent in tuple(made._parents.values())]
@@ -167,17 +186,6 @@ def test_no_job_is_forgotten_whenever_its_worker_or_its_parent_is_killed(tmp_pat
             if found:
                 lots.choice(found).kill()
         time.sleep(lots.random() * 0.1)
-    for person in people:
-        person.join(PATIENCE)
-    try:
-        ended = [made.wait(job, PATIENCE) for job in asked]
-        assert all(status.finished for status in ended)
-        assert {"done", "cancelled"} <= {status.state for status in ended}
-        until(lambda: not (made._queue or made._running or made._to_kill))
-        until(lambda: not made._by_key)
-        assert finish(made, "test.echo", value="after").state == "done"
-    finally:
-        made.close()
 
 
 def test_a_job_has_no_network(jobs):

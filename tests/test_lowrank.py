@@ -19,7 +19,7 @@ from lwcore.progress import silent
 from lwcore.runtime import session
 from lwcore.samples import SampleSet
 from lwcore.slimming.lowrank.factors import factorise, forms, kept, ranks, shares, split
-from lwcore.slimming.lowrank.spectra import Spectra, measure_spectra, statistics
+from lwcore.slimming.lowrank.spectra import Rounds, Spectra, measure_spectra, statistics
 from lwcore.slimming.refit.linear import linear_layers
 from lwcore.slimming.weights import Weights
 from tests.tiny import finish, tiny_model
@@ -265,7 +265,7 @@ def test_a_few_pictures_do_not_seem_to_need_only_a_few_directions() -> None:
     for batches, least in ((4, 0.1), (400, 0.5)):
         inputs = [{"x": rng.standard_normal((4, 1, 8, 8)).astype(np.float32)} for _ in range(batches)]
         plain = np.cov(np.concatenate([batch["x"].reshape(4, 64) for batch in inputs]), rowvar=False, bias=True)
-        found = statistics(graph, [inputs], silent)[layer.result].read
+        found = statistics(graph, Rounds(4 * batches, [inputs.copy]), silent)[layer.result].read
         assert found is not None
         assert np.trace(found) == pytest.approx(np.trace(plain), rel=1e-3)
         assert np.linalg.eigvalsh(found).min() > max(least, np.linalg.eigvalsh(plain).min())

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import io
 import os
 import subprocess
 import sys
@@ -167,7 +168,9 @@ def test_a_model_under_a_name_that_its_content_does_not_give_is_refused_and_remo
     assert store.model(key) == wanted
 
 
-@pytest.mark.parametrize("body", [b"", b"{}\n", b"[]\nx", b'{"files": {"a": "b"}}\nx'])
+@pytest.mark.parametrize(
+    "body", [b"", b"{}\n", b"[]\nx", b'{"files": {"a": "b"}}\nx', b'{"files": {"a": 1.5}}\nx', b"[" * 200_000 + b"\n"]
+)
 def test_what_is_no_model_at_all_is_refused(store, body):
     key = digest(body)
     store._write("models", key, body)
@@ -186,3 +189,19 @@ def test_samples_under_a_wrong_name_are_refused_and_removed(store):
     store.put_arrays(key, {"about": np.frombuffer(b"[]", np.uint8)}, folder="samples")
     with pytest.raises(SampleError, match="again"):
         store.samples(key)
+
+
+def _squeezed() -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, about=np.zeros(1_000_000, np.uint8))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("body", [b"", b"text", b"PK\x03\x04text", b"\x93NUMPY\x01\x00", _squeezed()])
+def test_what_is_no_sample_set_at_all_is_refused_and_removed(store, body):
+    """Else nobody could ever upload the samples of that name: jobs may not write over what lies there."""
+    key = digest(body)
+    store._write("samples", key, body)
+    with pytest.raises(SampleError, match="again"):
+        store.samples(key)
+    assert not store.has_samples(key)

@@ -10,13 +10,15 @@ import json
 import struct
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lwcore.settings import ASSETS, ROOT
 
-HELD = 4  # every so-manieth photograph is judged
+HELD = 4  # one photograph in so many is judged
 CACHE = ROOT / ".cache"
 EXAMPLES, WALLS = "usr/share/doc/opencv-doc/examples", "usr/share/backgrounds"
 LISTED = {  # package of Debian → a folder in it, and the photographs there
@@ -81,15 +83,26 @@ def others() -> tuple[list[Path], list[Path]]:
     return [file for file in ordered if file not in judged], judged
 
 
+@contextmanager
+def _whole(place: Path) -> Iterator[Path]:
+    """A folder to fill that takes its place when it is full: half of the photographs would be other figures."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent) as folder:
+        filled = Path(folder) / place.name
+        filled.mkdir()
+        yield filled
+        filled.rename(place)
+
+
 def _unpacked(package: str) -> Path:
     """Where a package of Debian lies, fetched once."""
     place = CACHE / package
     if not place.is_dir():
-        place.mkdir(parents=True)
-        subprocess.run(["apt-get", "download", package], cwd=place, check=True)
-        (archive,) = place.glob("*.deb")
-        subprocess.run(["dpkg-deb", "-x", str(archive), str(place)], check=True)
-        archive.unlink()
+        with _whole(place) as folder:
+            subprocess.run(["apt-get", "download", package], cwd=folder, check=True)
+            (archive,) = folder.glob("*.deb")
+            subprocess.run(["dpkg-deb", "-x", str(archive), str(folder)], check=True)
+            archive.unlink()
     return place
 
 
@@ -97,24 +110,24 @@ def _games() -> list[Path]:
     place = CACHE / f"{GAMES}-photographs"
     if not place.is_dir():
         archives = _unpacked(GAMES) / "usr/share/gcompris-qt/rcc"
-        place.mkdir(parents=True)
-        for name in ARCHIVES:
-            for path, data in _entries((archives / f"{name}.rcc").read_bytes()):
-                if path.endswith(".webp") and not path.endswith(tuple(f"{stem}.webp" for stem in TWICE)):
-                    stem = path.partition("/resource/")[2].replace("/", "_")
-                    (place / f"{name}_{stem}").write_bytes(data)
+        with _whole(place) as folder:
+            for name in ARCHIVES:
+                for path, data in _entries((archives / f"{name}.rcc").read_bytes()):
+                    if path.endswith(".webp") and not path.endswith(tuple(f"{stem}.webp" for stem in TWICE)):
+                        stem = path.partition("/resource/")[2].replace("/", "_")
+                        (folder / f"{name}_{stem}").write_bytes(data)
     return list(place.iterdir())
 
 
 def _wheel() -> list[Path]:
     place = CACHE / WHEEL.partition("==")[0]
     if not place.is_dir():
-        place.mkdir(parents=True)
-        subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", WHEEL], cwd=place, check=True)
-        (archive,) = place.glob("*.whl")
-        with zipfile.ZipFile(archive) as opened:
-            opened.extractall(place, [name for name in opened.namelist() if "/data/imagenet_" in name])
-        archive.unlink()
+        with _whole(place) as folder:
+            subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", WHEEL], cwd=folder, check=True)
+            (archive,) = folder.glob("*.whl")
+            with zipfile.ZipFile(archive) as opened:
+                opened.extractall(folder, [name for name in opened.namelist() if "/data/imagenet_" in name])
+            archive.unlink()
     return list((place / "foolbox" / "data").iterdir())
 
 

@@ -14,7 +14,7 @@ from lwcore.runtime import BATCH, Feed, run, session
 
 ROWS = 12_000  # vectors a Gram matrix is made of: far more than channels, few enough not to cost more than the network
 _FLOATS = 60_000_000  # activations of all tensors asked for in one run (240 MB)
-_HELD = 150_000_000  # of one tensor for all samples (600 MB): pictures decide, yet no small machine is filled
+_HELD = 150_000_000  # of one tensor for all samples (600 MB): pictures decide, and a sweep holds a few tensors
 
 
 @dataclass(frozen=True)

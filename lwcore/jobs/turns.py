@@ -32,7 +32,7 @@ def lane(runs: Iterable[Run], like: Run) -> list[Run]:
 
 
 def position(run: Run, queue: Iterable[Run], running: Iterable[Run], owners: Owners) -> int:
-    """How many start before a run that waits; 0 for one that does not wait any more."""
+    """How many runs start before this one; 0 when it does not wait any more."""
     if run.state != "queued":
         return 0
     ahead = in_turn(lane(queue, run), lane(running, run), owners)

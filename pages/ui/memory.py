@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import ctypes
 import gc
+from collections.abc import Callable
+from functools import cache
+from typing import cast
 
 import anyio
 import anyio.to_thread
@@ -26,6 +29,14 @@ async def keep_small() -> None:
 def give_back() -> None:
     """Return free memory to the system, where the C library can (glibc)."""
     gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    trim = _trim()
     if trim is not None:
         trim(0)
+
+
+@cache
+def _trim() -> Callable[[int], int] | None:
+    try:
+        return cast("Callable[[int], int] | None", getattr(ctypes.CDLL(None), "malloc_trim", None))
+    except (OSError, TypeError):  # not every system has one library for all
+        return None

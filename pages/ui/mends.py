@@ -6,7 +6,7 @@ run. The page then stands still until somebody clicks. On a busy server, where w
 thirty tabs that watch their jobs meet this within a minute (`benchmarks/class_load.py`).
 
 The theme goes along with every run and every refresh, read from the configuration's two hundred options each time: a
-twelfth of a class's processor time. It is read once.
+twelfth of a class's processor time. It is read once, so a change of it shows after the next start.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from streamlit.runtime.app_session import AppSession
 from streamlit.runtime.scriptrunner_utils.script_requests import ScriptRequestType
 
 _ask = AppSession.request_rerun
-_read_theme = app_session._populate_theme_msg
+_read_theme: Any = getattr(app_session, "_populate_theme_msg", None)  # there in 1.67; asked for by no other
 
 
 def mend() -> None:

@@ -90,7 +90,7 @@ class _Trial:
         full = {group.name: counts.get(group.name, 0) for group in couple(self.model).groups}
         slim, _ = prune(self.model, self.step, full, self.fitting, 0)
         if not domain(self.model).classes:
-            return change(answers(Graph.view(slim), self.inputs, slim.data), self.wanted)
+            return change(answers(Graph.view(self.model), self.inputs, slim.data), self.wanted)
         return _distance(_logits(slim.data, self.inputs), self.wanted[0])
 
 

@@ -5,8 +5,9 @@ A low-rank step's ranks and its exact price follow from them, whatever energy or
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from lwcore.errors import SlimError
 from lwcore.graph import Graph
 from lwcore.model import Model
 from lwcore.progress import Progress, part, silent
-from lwcore.runtime import Feed, count
+from lwcore.runtime import Feed
 from lwcore.samples import SampleSet
 from lwcore.similarity import change
 from lwcore.slimming.lowrank.factors import Factors, Form, factorise, forms, from_outputs, kept, ranks, shares, split
@@ -103,6 +104,19 @@ class Layers:
     spectra: Spectra
 
 
+@dataclass(frozen=True)
+class Rounds:
+    """Samples for `statistics`, as many at a time as memory holds: a covariance needs none of an earlier round.
+
+    Attributes:
+        samples: in all rounds together.
+        reads: each reads the batches of one round, when its turn comes.
+    """
+
+    samples: int
+    reads: Sequence[Callable[[], Sequence[Feed]]]
+
+
 def splittable(graph: Graph) -> list[Linear]:
     """Layers with floating-point weights of which two thinner ones could take the place."""
     return [
@@ -123,9 +137,10 @@ def measure_spectra(model: Model, samples: SampleSet | None, progress: Progress 
 def measure_layers(model: Model, samples: SampleSet, progress: Progress = silent) -> Layers:
     """Statistics of every layer that can be split, what it keeps at every rank and what it matters."""
     graph, given = Graph.view(model), draw(model, samples)
+    rounds = all_rounds(given)
     with threadpool_limits(limits=1, user_api="blas"):  # the same numbers wherever they are asked for; see `apply`
-        known = statistics(graph, all_rounds(given), part(progress, 0.0, 0.6))
-        spectra = quick_spectra(graph, known, sum(map(count, given.fit)))
+        known = statistics(graph, rounds, part(progress, 0.0, 0.6))
+        spectra = quick_spectra(graph, known, rounds.samples)
         influence = _influence(graph, spectra, known, given.check, part(progress, 0.6, 1.0))
     return Layers(known=known, spectra=replace(spectra, influence=influence))
 
@@ -186,36 +201,35 @@ def _factors(weights: Weights, layer: Linear, form: Form, known: Statistic | Non
     return from_outputs(weight, known.given)
 
 
-def statistics(graph: Graph, rounds: Sequence[Sequence[Feed]], progress: Progress) -> dict[str, Statistic]:
-    """One pass over the samples, layer after layer.
-
-    Args:
-        rounds: batches that are held in memory together; a covariance needs no sample of an earlier round.
-    """
+def statistics(graph: Graph, rounds: Rounds, progress: Progress) -> dict[str, Statistic]:
+    """One pass over the samples, layer after layer."""
     layers = splittable(graph)
     reads = {layer.result: layer.width <= max(WIDE, layer.outputs) for layer in layers}
     wanted = [layer.data if reads[layer.result] else layer.result for layer in layers]
-    samples = sum(count(batch) for batches in rounds for batch in batches)
-    sums = [_Sums(layer, reads[layer.result], layer.step(samples)) for layer in layers]
-    for turn, batches in enumerate(rounds):
-        walk = Walk(graph, batches)
+    sums = [_Sums(layer, reads[layer.result], layer.step(rounds.samples)) for layer in layers]
+    for turn, read in enumerate(rounds.reads):
+        walk = Walk(graph, list(read()))
         for done, each in enumerate(sums):
             (values,) = walk.reach([wanted[done]], wanted[done:])
             each.add(values)
-            progress((turn + (done + 1) / len(sums)) / len(rounds), "measuring what each rank keeps")
+            progress((turn + (done + 1) / len(sums)) / len(rounds.reads), "measuring what each rank keeps")
     found = {each.layer.result: each.covariance() for each in sums}
     return {name: Statistic(read=array) if reads[name] else Statistic(given=array) for name, array in found.items()}
 
 
-def all_rounds(given: Draw) -> list[list[Feed]]:
-    """The samples to fit to, then those behind the ones held out, as many at a time: rounds of `statistics`."""
+def all_rounds(given: Draw) -> Rounds:
+    """The samples to fit to, then those behind the ones held out, as many at a time."""
     size, fitted = given.fitting[0][1] - given.fitting[0][0], given.fitting[-1][1]
     behind = max(fitted, given.checking[-1][1])
     last = min(len(given.samples), behind + SAMPLES - fitted)
     spans = [(start, start + size) for start in range(behind, last - size + 1, size)]
-    further = [feed(given.model, given.samples, *span) for span in spans]
-    some = len(given.fitting)
-    return [given.fit, *(further[at : at + some] for at in range(0, len(further), some))]
+    some, total = len(given.fitting), sum(stop - start for start, stop in (*given.fitting, *spans))
+    further = [partial(_read, given, spans[at : at + some]) for at in range(0, len(spans), some)]
+    return Rounds(total, [lambda: given.fit, *further])
+
+
+def _read(given: Draw, spans: Sequence[tuple[int, int]]) -> list[Feed]:
+    return [feed(given.model, given.samples, *span) for span in spans]
 
 
 class _Sums:

@@ -15,7 +15,7 @@ from lwcore.graph import Graph
 from lwcore.model import Model
 from lwcore.progress import Progress, part, silent
 from lwcore.recipe import Budget, LowRank
-from lwcore.runtime import count, run, session
+from lwcore.runtime import run, session
 from lwcore.samples import SampleSet
 from lwcore.slimming.blocks import changed
 from lwcore.slimming.budget.knapsack import Knapsack
@@ -174,8 +174,9 @@ def split_layers(
         layers = measure_layers(model, samples, part(progress, 0.0, 0.5))
         known, measured = layers.known, layers.spectra
     else:  # one energy for all asks nobody's influence
-        known = statistics(dense, all_rounds(given), part(progress, 0.0, 0.5))
-        measured = quick_spectra(dense, known, sum(map(count, given.fit)))
+        rounds = all_rounds(given)
+        known = statistics(dense, rounds, part(progress, 0.0, 0.5))
+        measured = quick_spectra(dense, known, rounds.samples)
     chosen = choose(dense, step, measured)
     if not chosen:
         return dense, [_said(chosen)]

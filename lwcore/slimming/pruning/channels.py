@@ -152,7 +152,7 @@ def _best(
     for position, name in enumerate(CANDIDATES):
         share = part(progress, position / len(CANDIDATES), (position + 1) / len(CANDIDATES))
         slim, notes = prune(model, replace(step, criterion=name), counts, samples, seed, share)
-        tried.append((change(answers(Graph.view(slim), check, slim.data), truth), position, slim, notes))
+        tried.append((change(answers(Graph.view(model), check, slim.data), truth), position, slim, notes))
     _, position, slim, notes = min(tried, key=lambda one: one[:2])
     return slim, [*notes, f"Best on held-out calibration samples: {CRITERIA[CANDIDATES[position]].title}."]
 

@@ -56,7 +56,7 @@ def answers(graph: Graph, inputs: list[Feed], data: bytes | None = None) -> list
     """Every output on inputs in batches, float64, one row a sample.
 
     Args:
-        data: the graph's file where it is at hand.
+        data: the graph's file where it is at hand, or that of another graph with the same outputs.
     """
     runner = shared_session(graph.serialize() if data is None else data)
     pieces = zip(*(spread_out(graph, run(runner, chunk)) for chunk in inputs), strict=True)

@@ -49,11 +49,11 @@ def no_worse(model: Model, samples: SampleSet, fitted: Model, plain: Graph, held
 
     Once the re-fit leads clearly the rest of the inputs held out is not asked any more; nor is their second half where
     it does not trail on the first (or on as many as a large model can be asked in a moment). The cut graph is not asked
-    at all where the re-fit agrees everywhere.
+    at all where the re-fit agrees on each of 32 or more.
     """
     truth = gather_answers(model, samples, held)
     if not domain(model).classes:
-        return change(answers(Graph.view(fitted), held, fitted.data), truth) <= change(answers(plain, held), truth)
+        return change(answers(plain, held, fitted.data), truth) <= change(answers(plain, held), truth)
     enough = min((sum(map(count, held)) + 1) // 2, max(FEWEST, WORK // max(cost(model).macs, 1)))
     at_once = max(1, min(ASKED, enough)) if per_run(model) is None else None
     return _agrees_as_often(_Both(fitted, plain, list(_pieces(held, truth[0], at_once))), enough)
@@ -127,7 +127,7 @@ def _agrees_as_often(both: _Both, enough: int) -> bool:
 
 
 def _agrees_always(both: _Both, enough: int) -> bool:
-    """True when the re-fit agrees on each of the first `enough` samples: nothing can agree more often."""
+    """True when the re-fit agrees on each of the first `enough` samples, and they are not few: none can do better."""
     asked = 0
     for place, (batch, truth) in enumerate(both.pieces):
         if asked >= enough:
@@ -135,7 +135,7 @@ def _agrees_always(both: _Both, enough: int) -> bool:
         asked += count(batch)
         if not agrees(both.ask(place), truth).all():
             return False
-    return True
+    return asked >= FEW
 
 
 def nearer(dense: Graph, fitted: Graph, plain: Graph, held: list[Feed]) -> tuple[Graph, list[str]]:
