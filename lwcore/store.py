@@ -156,10 +156,11 @@ class Store:
             try:
                 found = self.unpack_samples(arrays)
                 # as it is written, so that a field that comes later makes no old file a wrong one
-                if digest(found.fingerprint.encode(), arrays["about"].tobytes()) == key:
-                    return found
+                ours = digest(found.fingerprint.encode(), arrays["about"].tobytes()) == key
             except _NOT_OURS:
-                pass
+                ours = False
+            if ours:
+                return found
             self._refuse(self._path("samples", key))
         raise SampleError(
             f"Expected the fingerprint of a stored sample set, found {str(key)[:12]!r}, which is "
