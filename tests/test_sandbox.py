@@ -180,16 +180,20 @@ def test_a_protection_that_is_missing_is_not_said_to_hold(tmp_path: Path) -> Non
         assert active(told) >= NAMES - missing - {"user"} - ({"network"} if "rights" in missing else set()), before
 
 
-IN_STORE = """
-from lwcore.model import Model
-from lwcore.store import Store
-
+REFUSED = """
 def refused(attempt):
     try:
         attempt()
     except PermissionError:
         return True
     return False
+"""
+
+IN_STORE = (
+    REFUSED
+    + """
+from lwcore.model import Model
+from lwcore.store import Store
 
 store = Store(os.environ["STORE"], parts=Path.cwd())
 known = os.environ["KNOWN"]
@@ -212,6 +216,7 @@ answer = {
     "left": sorted(os.listdir()),
 }
 """
+)
 
 
 @pytest.mark.skipif(not places.complete(), reason="this system's Landlock is older")
@@ -241,14 +246,9 @@ def test_threads_and_ending_oneself_stay_possible(tmp_path: Path) -> None:
     assert confined(tmp_path, (STRICT, "", then)) == [[[1], 64]]
 
 
-SLOWED = """
-def refused(attempt):
-    try:
-        attempt()
-    except PermissionError:
-        return True
-    return False
-
+SLOWED = (
+    REFUSED
+    + """
 answer = [refused(attempt) for attempt in (
     lambda: os.setpriority(os.PRIO_PROCESS, os.getppid(), 19),
     lambda: os.setpriority(os.PRIO_USER, 0, 19),
@@ -257,6 +257,7 @@ answer = [refused(attempt) for attempt in (
     lambda: os.sched_setaffinity(0, os.sched_getaffinity(0)),
 )]
 """
+)
 
 
 def test_nobody_else_is_slowed_down(tmp_path: Path) -> None:
